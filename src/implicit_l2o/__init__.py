@@ -1,0 +1,1 @@
+"""Learning to optimize with implicit networks."""
