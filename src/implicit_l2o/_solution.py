@@ -3,7 +3,7 @@
 A leaf of the import graph: it imports torch alone.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import torch
@@ -62,6 +62,10 @@ PRECISION = (
     "PRECISION: the residual {residual:.1e} is at the rounding floor of {dtype}, so the tolerance {tolerance:.1e} cannot be "
     "met; use a larger tolerance or a wider dtype."
 )
+
+
+class ConvergenceWarning(UserWarning):
+    """A solve, forward or adjoint, ended short of its tolerance for some samples; the status says which and why."""
 
 
 def failed(status: Int[Tensor, " B"]) -> Bool[Tensor, " B"]:
@@ -125,6 +129,7 @@ class FixedPoint(_Outcome):
 
     Attributes:
         z: `(B, *shape)`: `T` applied once to the solver's last iterate; it carries the gradient of the backward mode.
+        last: `(B, *shape)` that last iterate, without a graph; a warm start for the next solve.
         status: `(B,)` integers of `Status`.
         residual: `(B,)` Euclidean `|T(z) - z|` at the returned `z`, unrelaxed and unscaled.
         steps: `(B,)` iterations of the solver.
@@ -132,6 +137,12 @@ class FixedPoint(_Outcome):
         trace: `(checks, B)` residuals seen by the loop when `Stopping(trace=True)`, NaN after a sample finished.
         adjoint: filled by the backward pass of `Implicit`, else None.
     """
+
+    last: Float[Tensor, "B *shape"]
+
+    def with_z(self, z: Float[Tensor, "B *shape"], *, adjoint: AdjointReport | None = None) -> "FixedPoint":
+        """The same outcome, its `z` carrying a gradient."""
+        return replace(self, z=z, adjoint=adjoint)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

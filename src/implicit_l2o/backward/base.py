@@ -1,0 +1,95 @@
+"""What a backward mode is: it receives the solve, and attaches one application of `T` under a rule for the cotangent."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+from implicit_l2o import _batch
+from implicit_l2o._solution import FixedPoint, failed
+from implicit_l2o.solvers.base import AbstractFixedPointSolver, Map
+
+Rule = Callable[[Map, Tensor, Tensor], Tensor]  # (T, z, cotangent v) -> the cotangent that T's parameters receive
+
+
+class AbstractBackward(ABC):
+    """How a fixed point gets its gradient; knows neither the solver nor the splitting."""
+
+    @abstractmethod
+    def run(self, T: Map, z0: Float[Tensor, "B *shape"], solver: AbstractFixedPointSolver) -> FixedPoint:
+        """Solve `z = T(z)` and return a fixed point that carries the mode's gradient when gradients are enabled."""
+
+
+def attach(T: Map, point: FixedPoint, step: Callable[[Map, Tensor], Tensor]) -> Tensor:
+    """`step(T, z*)`: `T(z*)` recorded by autograd under a mode's rule, on the samples that did not fail.
+
+    A `T` that can be restricted runs on the good samples alone, so that a bad one contributes exactly nothing. A bare
+    closure runs on all of them, and its bad samples receive a zero cotangent.
+    """
+    if not torch.is_grad_enabled():
+        return point.z
+    bad = failed(point.status)
+    if not bool(bad.any()):
+        return step(T, point.last)
+    restrict = getattr(T, "restrict", None)
+    if restrict is None:
+        return torch.where(_batch.expand(bad, point.z), point.z, step(T, point.last))
+    good = (~bad).nonzero().squeeze(-1)
+    if len(good) == 0:
+        return point.z
+    part = restrict(good)
+    return point.z.index_copy(0, good, step(part, point.last[good]))
+
+
+class CotangentRule(torch.autograd.Function):
+    """The identity, whose backward replaces the cotangent `v` of `z = T(z*)` by `rule(T, z, v)`."""
+
+    @staticmethod
+    def forward(z: Tensor, T: Map, rule: Rule, refusal: str | None) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Pass `z` on."""
+        return z.clone()
+
+    @staticmethod
+    def setup_context(ctx: FunctionCtx, inputs: tuple[Any, ...], output: Any) -> None:
+        """Keep the point: unpacked in a differentiable backward it carries this very gradient."""
+        _, ctx.T, ctx.rule, ctx.refusal = inputs  # pyright: ignore[reportAttributeAccessIssue]
+        ctx.save_for_backward(output)
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, v: Tensor | None) -> tuple[Tensor | None, None, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Apply the rule, outside autocast like the forward solve."""
+        if v is None:
+            return None, None, None, None
+        if torch.is_grad_enabled() and ctx.refusal is not None:
+            raise RuntimeError(ctx.refusal)
+        (z,) = ctx.saved_tensors
+        with torch.autocast(z.device.type, enabled=False):
+            return ctx.rule(ctx.T, z, v), None, None, None
+
+
+def refuse_double_backward(mode: str) -> str:
+    """The error of a mode whose gradient is not the derivative of `z`, so that differentiating it again is meaningless."""
+    return (
+        f"{mode} cannot be differentiated twice (backward was called with create_graph=True): its gradient is not the "
+        "derivative of the fixed point. Use Implicit() or Unrolled(steps)."
+    )
+
+
+def pullback(T: Map, z: Tensor) -> Callable[[Tensor], Tensor]:
+    """Linearise `T` at `z` once; the result maps a cotangent `v` to `v dT/dz` without a graph."""
+    with torch.enable_grad():
+        point = z.detach().requires_grad_()
+        image = T(point)
+
+    def apply(v: Tensor) -> Tensor:
+        if not image.requires_grad:
+            return torch.zeros_like(v)
+        (result,) = torch.autograd.grad(image, point, v, retain_graph=True, allow_unused=True)
+        return torch.zeros_like(v) if result is None else result.detach()
+
+    return apply

@@ -1,0 +1,132 @@
+"""Safeguarded Anderson acceleration, type II, per sample.
+
+Walker and Ni (2011), difference form; the safeguard and restart follow Zhang, O'Donoghue and Boyd (2020) in spirit.
+"""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from implicit_l2o import _batch
+from implicit_l2o.solvers.base import AbstractFixedPointSolver, Stopping
+
+_RIDGE = {torch.float64: 1e-10, torch.float32: 1e-6, torch.bfloat16: 1e-3}
+_MAX_WEIGHT = 1e4  # mixing weights beyond this extrapolate from noise
+
+
+class _State(NamedTuple):
+    steps: Tensor  # (B, m, n) differences of T(z), newest first
+    changes: Tensor  # (B, m, n) differences of the residual vector T(z) - z, newest first; zero rows are unused
+    image: Tensor  # (B, n) last T(z)
+    residual: Tensor  # (B, n) last T(z) - z
+    started: Tensor  # (B,) whether `image` and `residual` hold a point
+    plain: Tensor  # (B, n) the plain step of the last accepted point: where a rejected acceleration falls back to
+    reference: Tensor  # (B,) residual norm of the last accepted point
+    accelerated: Tensor  # (B,) whether the current z came from an accelerated step
+
+
+@dataclass(frozen=True)
+class Anderson(AbstractFixedPointSolver):
+    """Mix the last `memory` images of `T` so that the linearised residual is least.
+
+    With residuals `f_k = T(z_k) - z_k`, `z <- T(z) - dG w`, `w = argmin |f - dF w|^2 + ridge |w|^2`, the columns of `dF`,
+    `dG` being differences of residuals and images. The ridge is relative to the mean square of `dF`, so the method is
+    free of scale. An accelerated point is kept only if its residual has not grown; otherwise the sample returns to the
+    plain step of its last accepted point and forgets its history. Everything is per sample.
+
+    Args:
+        stopping: when to stop.
+        memory: differences kept, at least 1.
+        ridge: relative ridge; None takes 1e-10 in float64, 1e-6 in float32.
+        relaxation: of the plain step, in (0, 2).
+        growth: an accelerated point is kept while its residual is at most this factor of the last accepted one's.
+
+    Raises:
+        ValueError: an option is outside its range.
+
+    Example:
+        >>> import torch, implicit_l2o as il2o
+        >>> slow = lambda z: 0.99 * z + 1.0
+        >>> stopping = il2o.Stopping(atol=1e-6, rtol=0.0, max_steps=100)
+        >>> int(il2o.fixed_point(slow, torch.zeros(1, 1), solver=il2o.Anderson(stopping)).steps) <= 10
+        True
+    """
+
+    stopping: Stopping = field(default_factory=Stopping)
+    memory: int = field(default=5, kw_only=True)
+    ridge: float | None = field(default=None, kw_only=True)
+    relaxation: float = field(default=1.0, kw_only=True)
+    growth: float = field(default=1.0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.memory < 1:
+            raise ValueError(f"Anderson needs memory >= 1; got memory={self.memory}.")
+        if self.ridge is not None and not self.ridge > 0:
+            raise ValueError(f"Anderson needs ridge > 0 (or None); got ridge={self.ridge}.")
+        if not 0 < self.relaxation < 2:
+            raise ValueError(f"Anderson needs 0 < relaxation < 2; got relaxation={self.relaxation}.")
+        if not self.growth >= 1:
+            raise ValueError(f"Anderson needs growth >= 1; got growth={self.growth}.")
+
+    def init(self, z0: Float[Tensor, "B *shape"]) -> _State:
+        """An empty history."""
+        flat = _batch.flatten(z0)
+        history = flat.new_zeros(flat.shape[0], self.memory, flat.shape[1])
+        no = torch.zeros(flat.shape[0], dtype=torch.bool, device=flat.device)
+        zeros = torch.zeros_like(flat)
+        return _State(history, history, zeros, zeros, no, flat, flat.new_full((flat.shape[0],), torch.inf), no)
+
+    def update(
+        self, z: Float[Tensor, "B *shape"], Tz: Float[Tensor, "B *shape"], state: _State
+    ) -> tuple[Float[Tensor, "B *shape"], _State]:
+        """The accelerated step where it is trusted, the plain step elsewhere."""
+        here, image = _batch.flatten(z), _batch.flatten(Tz)
+        residual = image - here
+        size = _batch.norm(residual)
+        rejected = (state.accelerated & ~(size <= self.growth * state.reference))[:, None]
+        keep = state.started[:, None] & ~rejected
+
+        steps = _push(state.steps, torch.where(keep, image - state.image, 0.0), rejected)
+        changes = _push(state.changes, torch.where(keep, residual - state.residual, 0.0), rejected)
+        plain = here + self.relaxation * residual
+        mixed, trusted = self._mix(steps, changes, image, residual)
+
+        step = torch.where(trusted[:, None], mixed, plain)
+        following = torch.where(rejected, state.plain, step)
+        rejected = rejected.squeeze(-1)
+        return following.reshape(z.shape), _State(
+            steps=steps,
+            changes=changes,
+            image=image,
+            residual=residual,
+            started=~rejected,  # after a rejection the next point starts a new history
+            plain=torch.where(rejected[:, None], state.plain, plain),
+            reference=torch.where(rejected, state.reference, size),
+            accelerated=trusted & ~rejected,
+        )
+
+    def _mix(self, steps: Tensor, changes: Tensor, image: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+        """The mixed point, and for which samples its weights are fit for use."""
+        ridge = _RIDGE[image.dtype] if self.ridge is None else self.ridge
+        gram = (changes @ changes.mT).double()
+        target = (changes @ residual[:, :, None]).double()
+        scale = gram.diagonal(dim1=-2, dim2=-1).mean(-1)
+        # Unused rows are zero: a unit diagonal there gives them weight zero whatever the scale.
+        empty = gram.diagonal(dim1=-2, dim2=-1) == 0
+        gram = gram + torch.diag_embed(ridge * scale[:, None] + empty.double())
+        sound = torch.isfinite(gram).all(-1).all(-1) & (scale > 0)
+        eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+        factor, info = torch.linalg.cholesky_ex(torch.where(sound[:, None, None], gram, eye))
+        weights = torch.cholesky_solve(target, factor)
+        mixed = image - (weights.to(image.dtype).mT @ steps).squeeze(1)
+        trusted = sound & (info == 0) & (weights.abs().amax((-2, -1)) <= _MAX_WEIGHT) & _batch.finite(mixed)
+        return mixed, trusted
+
+
+def _push(history: Tensor, newest: Tensor, forget: Tensor) -> Tensor:
+    """Put the newest row first and drop the oldest; samples that forget keep no rows."""
+    moved = torch.cat([newest[:, None], history[:, :-1]], dim=1)
+    return torch.where(forget[:, :, None], 0.0, moved)
