@@ -1,0 +1,66 @@
+# The commands of this repository; `make` alone lists them. Each does its own set-up, once.
+
+EXTRAS := train,dev,docs
+VENV := .venv
+BIN := $(VENV)/bin
+
+# The first interpreter that is new enough and can make an environment; name another by `make PYTHON=/path/to/python`.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; do \
+	$$p -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
+
+# What decides the installation is in the stamp's name, so neither a second `make` nor a new file time installs anything.
+STAMP := $(VENV)/installed-$(shell { cat pyproject.toml constraints.txt; echo '$(EXTRAS) $(CURDIR)'; } | cksum | cut -d' ' -f1)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format docs bench lock clean
+
+help:  ## list the commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP)  ## make .venv and install what the other commands need, as constraints.txt pins it
+
+# torch goes first and alone: pip then takes a CPU build of the pinned version where its configuration offers one, and
+# the last installation finds the requirement met. hatchling precedes the package so that the build is pinned as well.
+$(STAMP):
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer with venv was found (python3.11 ... python3.14, python3). \
+	Install one, on Debian or Ubuntu: apt install python3.11 python3.11-venv, or name it: make PYTHON=/path/to/python" >&2; exit 1; }
+	@echo "Setting up $(VENV), once: this downloads PyTorch and takes some minutes."
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@rm -f $(VENV)/installed-*
+	$(BIN)/python -m pip install --quiet -c constraints.txt "$$(grep '^torch==' constraints.txt)"
+	$(BIN)/python -m pip install --quiet -c constraints.txt hatchling editables
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[$(EXTRAS)]'
+	@touch $@
+
+demo: setup  ## train the two first models and draw what they do, in demo_out/
+	$(BIN)/il2o demo --out demo_out --seed 0
+
+# Two workers of one thread each: with more threads than free cores, small tensor operations wait for each other.
+test: setup  ## run the whole test suite
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+lint: setup  ## check style and types, and that the pages show the numbers of results/
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m pyright --pythonpath $(BIN)/python
+	$(BIN)/python scripts/render.py --check
+
+format: setup  ## mend and format the code, and fill the pages with the numbers of results/
+	$(BIN)/python -m ruff check --fix .
+	$(BIN)/python -m ruff format .
+	$(BIN)/python scripts/render.py
+
+docs: setup  ## build the documentation: site/index.html
+	$(BIN)/python -m mkdocs build --strict
+
+lock:  ## resolve constraints.txt anew, for every extra, in an environment of its own
+	$(PYTHON) -m venv --clear $(VENV)-lock
+	$(VENV)-lock/bin/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)"
+	$(VENV)-lock/bin/python -m pip install --quiet hatchling editables '.[train,exact,cvxpy,ct,bench,docs,dev]'
+	$(VENV)-lock/bin/python -m pip list --format=freeze --exclude pip --exclude implicit_l2o \
+		| grep -v -i -E '^(nvidia|cuda|triton)' | sed 's/+.*//' > constraints.txt
+	rm -rf $(VENV)-lock
+
+clean:  ## remove .venv and everything generated (results/ stay)
+	rm -rf $(VENV) $(VENV)-lock demo_out runs site build dist lightning_logs .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

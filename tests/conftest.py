@@ -1,0 +1,35 @@
+"""What every test shares: one thread, a fixed seed, reproducible hypothesis examples.
+
+Shapes and types of the package are checked at run time by jaxtyping's import hook (`addopts` in pyproject.toml).
+"""
+
+import os
+
+# Before torch is imported: with more threads than free cores, small tensor operations wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from collections.abc import Iterator
+
+import jaxtyping
+import pytest
+import torch
+from hypothesis import settings
+
+# The same examples in every run, however loaded the machine is. To search for new ones:
+#   pytest --hypothesis-profile=explore
+settings.register_profile("reproducible", derandomize=True, deadline=None, database=None, print_blob=True)
+settings.register_profile("explore", max_examples=1000, deadline=None)
+settings.load_profile("reproducible")
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _bad_input(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Under the mark `bad_input` the run-time type check is off: the errors are those that a user sees."""
+    jaxtyping.config.update("jaxtyping_disable", request.node.get_closest_marker("bad_input") is not None)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
