@@ -49,7 +49,7 @@ class Problem(Batched):
     g: AbstractProximable | None = None
     h: AbstractProximable | None = None
     K: AbstractLinearOperator | None = None
-    l: AbstractProximable | None = field(default=None, metadata={"own_domain": True})  # noqa: E741 - its name above
+    l: AbstractProximable | None = field(default=None, metadata={"own_domain": True})
 
     def __post_init__(self) -> None:
         for name, kind in _KINDS.items():

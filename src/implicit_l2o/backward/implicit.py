@@ -14,8 +14,9 @@ from implicit_l2o.backward.base import AbstractBackward, CotangentRule, attach, 
 from implicit_l2o.backward.gmres import GMRES, LinearSolve
 from implicit_l2o.solvers.base import AbstractFixedPointSolver, Map, iterate
 
-
-_THIRD = "Implicit has first and second derivatives; a third one was asked for (create_graph=True in a double backward)."
+_THIRD = (
+    "Implicit has first and second derivatives; a third one was asked for (create_graph=True in a double backward)."
+)
 
 
 @dataclass(frozen=True)

@@ -81,9 +81,7 @@ class Unrolled(AbstractBackward):
             return start
         return start.index_copy(0, good, self._unroll(restrict(good), z0[good])[1])
 
-    def _judge(
-        self, T: Map, last: Tensor, z: Tensor, broken: Tensor, solver: AbstractFixedPointSolver
-    ) -> FixedPoint:
+    def _judge(self, T: Map, last: Tensor, z: Tensor, broken: Tensor, solver: AbstractFixedPointSolver) -> FixedPoint:
         with torch.no_grad():
             point = z.detach()
             residual = torch.where(broken, torch.inf, _batch.norm(T(point) - point))

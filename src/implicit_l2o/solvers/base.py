@@ -1,6 +1,5 @@
 """What a solver is, when it stops, and the one fixed-point loop of the library."""
 
-import dataclasses
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -15,7 +14,9 @@ from implicit_l2o import _batch
 from implicit_l2o._solution import FixedPoint, Status
 
 Map: TypeAlias = Callable[[Tensor], Tensor]
-State: TypeAlias = tuple[Tensor, ...]  # every tensor has the batch as its first dimension, so that samples can be dropped
+State: TypeAlias = tuple[
+    Tensor, ...
+]  # every tensor has the batch as its first dimension, so that samples can be dropped
 
 _DEFAULT_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 1e-2}
 _GROWTH = 1e8  # |z| beyond this multiple of its first scale is divergence, not a long way to go
@@ -253,16 +254,11 @@ class _Loop:
         )
 
 
-def _take(state: Any, index: Tensor) -> Any:
-    """Index every tensor of a solver's state, whatever tuple or dataclass holds them."""
-    if isinstance(state, Tensor):
-        return state[index]
-    if dataclasses.is_dataclass(state) and not isinstance(state, type):
-        return dataclasses.replace(
-            state, **{f.name: _take(getattr(state, f.name), index) for f in dataclasses.fields(state)}
-        )
-    parts = [_take(part, index) for part in state]
-    return type(state)(*parts) if hasattr(state, "_fields") else tuple(parts)
+def _take(state: State, index: Tensor) -> State:
+    """The state of some samples, in the solver's own kind of tuple."""
+    parts = [part[index] for part in state]
+    make = getattr(type(state), "_make", tuple)  # a named tuple stays one
+    return make(parts)
 
 
 @torch.no_grad()

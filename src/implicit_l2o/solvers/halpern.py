@@ -13,7 +13,7 @@ from implicit_l2o.solvers.base import AbstractFixedPointSolver, Stopping
 
 class _State(NamedTuple):
     anchor: Tensor  # (B, *shape) the point the iterates are pulled back to
-    count: Tensor  # (B,) steps since the anchor was set
+    age: Tensor  # (B,) steps since the anchor was set
     residual: Tensor  # (B,) residual at the anchor
 
 
@@ -57,13 +57,13 @@ class Halpern(AbstractFixedPointSolver):
         self, z: Float[Tensor, "B *shape"], Tz: Float[Tensor, "B *shape"], state: _State
     ) -> tuple[Float[Tensor, "B *shape"], _State]:
         """The anchored step; samples whose residual has fallen enough take `z` as their anchor first."""
-        anchor, count, reference = state
+        anchor, age, reference = state
         residual = _batch.norm(Tz - z)
-        fresh = count == 0
+        fresh = age == 0
         if self.restart is not None:
             fresh = fresh | (residual <= self.restart * reference)
         anchor = torch.where(_batch.expand(fresh, z), z, anchor)
-        count = torch.where(fresh, 0.0, count)
+        age = torch.where(fresh, 0.0, age)
         reference = torch.where(fresh, residual, reference)
-        weight = _batch.expand(1.0 / (count + 2.0), z)
-        return weight * anchor + (1.0 - weight) * Tz, _State(anchor, count + 1.0, reference)
+        weight = _batch.expand(1.0 / (age + 2.0), z)
+        return weight * anchor + (1.0 - weight) * Tz, _State(anchor, age + 1.0, reference)

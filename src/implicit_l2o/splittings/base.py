@@ -54,7 +54,9 @@ def require_absent(splitting: str, problem: Problem, *names: str) -> None:
     """Raise a `ValueError` when the problem has a term that the splitting cannot take."""
     present = [name for name in names if getattr(problem, name) is not None]
     if present:
-        raise ValueError(f"{splitting} takes no {' or '.join(present)}: choose a splitting that does, or leave it None.")
+        raise ValueError(
+            f"{splitting} takes no {' or '.join(present)}: choose a splitting that does, or leave it None."
+        )
 
 
 def cocoercivity(splitting: str, problem: Problem) -> Scalar:

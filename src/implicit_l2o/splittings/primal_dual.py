@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -90,9 +89,7 @@ class CondatVu(AbstractSplitting):
         """Whether a hyperplane separates `K dom g` from the set `l`."""
         K, l = composed("CondatVu", self.problem)
         x, _, q = self._advance(*self._parts(z))
-        return separated(
-            self.problem.g, l, x, q, apply=K.apply, adjoint=K.adjoint, norm_bound=K.norm_bound
-        )
+        return separated(self.problem.g, l, x, q, apply=K.apply, adjoint=K.adjoint, norm_bound=K.norm_bound)
 
     def _parts(self, z: Tensor) -> tuple[Tensor, Tensor]:
         K, _ = composed("CondatVu", self.problem)
