@@ -38,10 +38,12 @@ from implicit_l2o.layer import ImplicitLayer as ImplicitLayer
 from implicit_l2o.layer import fixed_point as fixed_point
 from implicit_l2o.layer import solve as solve
 from implicit_l2o.problem import Problem as Problem
+from implicit_l2o.solvers import AbstractFixedPointSolver as AbstractFixedPointSolver
 from implicit_l2o.solvers import Anderson as Anderson
 from implicit_l2o.solvers import Halpern as Halpern
 from implicit_l2o.solvers import KrasnoselskiiMann as KrasnoselskiiMann
 from implicit_l2o.solvers import Stopping as Stopping
+from implicit_l2o.splittings import AbstractSplitting as AbstractSplitting
 from implicit_l2o.splittings import CondatVu as CondatVu
 from implicit_l2o.splittings import DavisYin as DavisYin
 from implicit_l2o.splittings import DouglasRachford as DouglasRachford

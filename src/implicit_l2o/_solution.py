@@ -92,7 +92,7 @@ class AdjointReport:
 class _Outcome:
     """What `FixedPoint` and `Solution` share, per sample."""
 
-    z: Float[Tensor, "B *shape"]
+    z: Float[Tensor, "B *latent"]
     status: Int[Tensor, " B"]
     residual: Float[Tensor, " B"]
     steps: Int[Tensor, " B"]
@@ -138,9 +138,9 @@ class FixedPoint(_Outcome):
         adjoint: filled by the backward pass of `Implicit`, else None.
     """
 
-    last: Float[Tensor, "B *shape"]
+    last: Float[Tensor, "B *latent"]
 
-    def with_z(self, z: Float[Tensor, "B *shape"], *, adjoint: AdjointReport | None = None) -> "FixedPoint":
+    def with_z(self, z: Float[Tensor, "B *latent"], *, adjoint: AdjointReport | None = None) -> "FixedPoint":
         """The same outcome, its `z` carrying a gradient."""
         return replace(self, z=z, adjoint=adjoint)
 
