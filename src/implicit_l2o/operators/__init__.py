@@ -1,8 +1,8 @@
 """Operators: sets, norms, smooth costs, linear operators, and the calculus that combines them."""
 
+from implicit_l2o.operators._factor import AbstractAffineFactor as AbstractAffineFactor
 from implicit_l2o.operators.affine import AffineSet as AffineSet
 from implicit_l2o.operators.affine import affine_factor as affine_factor
-from implicit_l2o.operators.affine_factor import AbstractAffineFactor as AbstractAffineFactor
 from implicit_l2o.operators.base import AbstractFunction as AbstractFunction
 from implicit_l2o.operators.base import AbstractLinearOperator as AbstractLinearOperator
 from implicit_l2o.operators.base import AbstractMonotone as AbstractMonotone

@@ -1,7 +1,9 @@
 """Constant sparse matrices: a CSR tensor stored together with its transpose."""
 
+import contextlib
 import math
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from implicit_l2o.operators._linear_map import LinearMap
+from implicit_l2o.operators._linear_map import linear_map
 
 
 def is_sparse(A: Any) -> bool:
@@ -30,7 +32,8 @@ def to_scipy(A: Any, name: str) -> Any:
             raise ValueError(
                 f"{name} takes a sparse matrix as a constant, but it requires grad: detach it or make it dense."
             )
-        coo = A.detach().cpu().to_sparse_coo().coalesce()
+        with _quiet():
+            coo = A.detach().cpu().to_sparse_coo().coalesce()
         row, column = coo.indices().numpy()
         A = scipy.sparse.coo_array((coo.values().double().numpy(), (row, column)), shape=tuple(A.shape))
     matrix = scipy.sparse.csr_array(A, dtype=np.float64)
@@ -67,11 +70,11 @@ class SparseMatrix:
 
     def apply(self, x: Float[Tensor, "B n"]) -> Float[Tensor, "B m"]:
         """`A x`, per sample."""
-        return LinearMap.apply(x, self.matvec, self.rmatvec)  # pyright: ignore[reportReturnType] - untyped in torch
+        return linear_map(x, self.matvec, self.rmatvec)
 
     def adjoint(self, y: Float[Tensor, "B m"]) -> Float[Tensor, "B n"]:
         """`A^T y`, per sample."""
-        return LinearMap.apply(y, self.rmatvec, self.matvec)  # pyright: ignore[reportReturnType] - untyped in torch
+        return linear_map(y, self.rmatvec, self.matvec)
 
     def matvec(self, x: Tensor) -> Tensor:
         """`A x` without a graph."""
@@ -86,14 +89,22 @@ def _csr(matrix: Any, dtype: torch.dtype, device: torch.device | str) -> Tensor:
     # int32 indices: products are 1.5 times faster than with int64 (measured on CPU).
     small = max(matrix.nnz, *matrix.shape) < 2**31
     index = torch.int32 if small else torch.int64
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
+    with _quiet():
         return torch.sparse_csr_tensor(
             torch.as_tensor(matrix.indptr, dtype=index, device=device),
             torch.as_tensor(matrix.indices, dtype=index, device=device),
             torch.as_tensor(matrix.data, dtype=dtype, device=device),
             size=matrix.shape,
+            check_invariants=True,
         )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without PyTorch's notes that its sparse tensors are young; those operations used here are tested."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse")
+        yield
 
 
 def sparse_norm_bound(matrix: Any, iterations: int = 30) -> float:

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from implicit_l2o.operators._linear_map import LinearMap
+from implicit_l2o.operators._factor import AbstractAffineFactor
+from implicit_l2o.operators._linear_map import linear_map
 from implicit_l2o.operators._sparse import SparseMatrix
-from implicit_l2o.operators.affine_factor import AbstractAffineFactor
 
 # Rows are scaled to norm one, so a pivot of A A^T is the squared sine of the angle of a row to the span of the rows before
 # it. Rounding alone makes dependent rows as large as 1e-16 times the squared coefficients that express them (as many as
@@ -48,14 +48,14 @@ class SparseRows(AbstractAffineFactor):
         return self.sparse.csr.values()
 
     def project(self, x: Float[Tensor, "B n"], point: Float[Tensor, "*B n"]) -> Float[Tensor, "B n"]:
-        """`N x + point` with `N = I - A^T (A A^T)^{-1} A`; `N` is symmetric, so cotangents are projected onto null(A) too."""
-        return LinearMap.apply(x, self._null, self._null) + point  # pyright: ignore[reportOptionalOperand,reportOperatorIssue] - untyped in torch
+        """`N x + point`, `N = I - A^T (A A^T)^{-1} A`; `N` is symmetric, so cotangents are projected onto null(A) too."""
+        return linear_map(x, self._null, self._null) + point
 
     def solve(self, b: Float[Tensor, "*B m"]) -> Float[Tensor, "*B n"]:
         """`A^+ b`, with two steps of iterative refinement; the derivative with respect to `b` is `(A^+)^T`."""
         if b.ndim == 1:
             return self.solve(b[None])[0]
-        return LinearMap.apply(b, self._pinv, self._pinv_transposed)  # pyright: ignore[reportReturnType] - untyped in torch
+        return linear_map(b, self._pinv, self._pinv_transposed)
 
     def gap(self, b: Float[Tensor, "*B m"]) -> Float[Tensor, "*B"]:
         """By the relations between the rows, each of which `b` must satisfy too."""

@@ -1,4 +1,4 @@
-"""Convolution with zero padding and stride. Norm: Sedghi, Gupta and Long, ICLR 2019, for the circular convolution over it."""
+"""Convolution with zero padding and stride. Its norm by the Fourier symbol: Sedghi, Gupta and Long, ICLR 2019."""
 
 import math
 from dataclasses import dataclass, field

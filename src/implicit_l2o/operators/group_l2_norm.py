@@ -1,4 +1,4 @@
-"""Group norm `sum_g w_g |x_g|`. Yuan and Lin (2006), group lasso; with gradients it is isotropic total variation (ROF 1992)."""
+"""Group norm `sum_g w_g |x_g|`. Yuan and Lin (2006), the group lasso; of a gradient it is isotropic total variation."""
 
 from dataclasses import dataclass, field
 from typing import final

@@ -45,7 +45,8 @@ class LeastSquares(AbstractSmooth):
         out = self.A.out_shape
         if tuple(self.b.shape) != out and tuple(self.b.shape[1:]) != out:
             raise ValueError(
-                f"LeastSquares.b must have shape {out} or (B, {', '.join(map(str, out))}) to fit A; got {tuple(self.b.shape)}."
+                f"LeastSquares: A maps to {out}, so b must have that shape, with or without a batch dimension before it; "
+                f"got {tuple(self.b.shape)}."
             )
         if tuple(self.b.shape) == out and len(out) > 1:
             object.__setattr__(self, "b", self.b[None])

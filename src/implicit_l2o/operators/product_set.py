@@ -1,7 +1,5 @@
 """Product of sets `C_1 x ... x C_k`. Bauschke and Combettes, Convex Analysis (2017), prop. 29.4: project each block."""
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -9,25 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from implicit_l2o import _batch
+from implicit_l2o.operators._blocks import blocks, check_blocks
 from implicit_l2o.operators.base import AbstractSet
-
-
-def blocks(x: Tensor, sizes: Sequence[int | tuple[int, ...]], name: str) -> tuple[Tensor, ...]:
-    """Cut flattened samples into blocks: `(B, size)` for an integer, `(B, *shape)` for a shape."""
-    shapes = [(size,) if isinstance(size, int) else tuple(size) for size in sizes]
-    entries = math.prod(x.shape[1:])
-    if sum(math.prod(shape) for shape in shapes) != entries:
-        raise ValueError(f"{name}: sizes {list(sizes)} do not add up to the {entries} entries of a sample.")
-    return _batch.unpack(_batch.flatten(x), shapes)
-
-
-def check_blocks(terms: Sequence[object], sizes: Sequence[object], kind: type, name: str) -> None:
-    """Raise unless there is one term of the given kind for each size."""
-    if len(terms) != len(sizes) or not terms:
-        raise ValueError(f"{name} needs one size for each term; got {len(terms)} terms and {len(sizes)} sizes.")
-    for i, term in enumerate(terms):
-        if not isinstance(term, kind):
-            raise TypeError(f"{name}: term {i} must be an {kind.__name__}; got {type(term).__name__}.")
 
 
 @final

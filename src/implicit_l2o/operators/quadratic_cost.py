@@ -113,7 +113,8 @@ def _largest_eigenvalue(matrix: Tensor) -> float:
     smallest, largest = float(eigenvalues[0]), float(eigenvalues[-1])
     if smallest < -tolerance * max(abs(smallest), abs(largest)):
         raise ValueError(
-            f"QuadraticCost.matrix must be positive semidefinite for a convex cost; its smallest eigenvalue is {smallest:.3g}."
+            "QuadraticCost.matrix must be positive semidefinite for a convex cost; its smallest eigenvalue is "
+            f"{smallest:.3g} (the largest: {largest:.3g})."
         )
     # A negative rounding error of a zero matrix is not a Lipschitz constant; the factor covers the eigenvalues' rounding.
     return max(largest, 0.0) * (1 + tolerance)

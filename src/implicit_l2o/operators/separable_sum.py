@@ -1,4 +1,4 @@
-"""Separable sum `g_1(x_1) + ... + g_k(x_k)`. Parikh and Boyd, Proximal Algorithms (2014), section 2.1: prox block by block."""
+"""Separable sum `g_1(x_1) + ... + g_k(x_k)`: prox by block. Parikh and Boyd, Proximal Algorithms (2014), section 2.1."""
 
 from dataclasses import dataclass
 from typing import final
@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from implicit_l2o import _batch
+from implicit_l2o.operators._blocks import blocks, check_blocks
 from implicit_l2o.operators.base import AbstractFunction, AbstractProximable, AbstractSet, Scalar
-from implicit_l2o.operators.product_set import blocks, check_blocks
 
 
 @final

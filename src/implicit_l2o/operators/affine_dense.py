@@ -1,40 +1,17 @@
-"""Factorisations of the rows of `A`, made once and shared by all sets `{x : A x = b}` with that `A`.
+"""Dense factorisations of the rows of `A` for the projection onto `{x : A x = b}`.
 
 Projection: `x - A^+ (A x - b)`; Golub and Van Loan, Matrix Computations (2013), section 5.5. Rows are scaled to norm one
 before their rank is judged, so an equation counts the same in whatever units it is written.
 """
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import final
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
-
-class AbstractAffineFactor(ABC):
-    """The rows of `A`, factorised: what the projection onto `{x : A x = b}` needs for any `b`."""
-
-    shape: tuple[int, int]
-    rank: int
-
-    @property
-    @abstractmethod
-    def like(self) -> Tensor:
-        """A tensor with the dtype and device in which the factor computes."""
-
-    @abstractmethod
-    def project(self, x: Float[Tensor, "B n"], point: Float[Tensor, "*B n"]) -> Float[Tensor, "B n"]:
-        """`(I - A^+ A) x + point`: the projection onto `{x : A x = b}` for `point = solve(b)`."""
-
-    @abstractmethod
-    def solve(self, b: Float[Tensor, "*B m"]) -> Float[Tensor, "*B n"]:
-        """`A^+ b`: the solution of least norm."""
-
-    @abstractmethod
-    def gap(self, b: Float[Tensor, "*B m"]) -> Float[Tensor, "*B"]:
-        """Norm of the part of `b` outside the range of `A`, relative to `|b|`; rows of `A` scaled to norm one."""
+from implicit_l2o.operators._factor import AbstractAffineFactor
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,8 +116,3 @@ def dense_factor(A: Float[Tensor, "m n"], largest_projector: int) -> DenseProjec
         projector = torch.eye(A.shape[1], dtype=torch.float64, device=A.device) - right.mT @ right
         return DenseProjector(shape, rank, projector.to(A.dtype), rows)
     return RowBasis(shape, rank, right.to(A.dtype), rows)
-
-
-def inconsistent(factor: AbstractAffineFactor, b: Tensor) -> Bool[Tensor, "*B"]:
-    """Which right-hand sides no x solves: two thirds of the digits of `b` must agree with the range of `A`."""
-    return factor.gap(b.detach()) > torch.finfo(b.dtype).eps ** (2 / 3)
