@@ -20,6 +20,9 @@ ROOT = Path(__file__).parents[1] / "src" / PACKAGE
 LEAVES = ("_batch", "_solution")
 STAGES = ("operators", "splittings", "solvers", "backward", "certificates")
 CORE = (*LEAVES, "problem", *STAGES, *(f"{stage}.*" for stage in STAGES), "layer")
+OPERATOR_HELPERS = tuple(
+    f"operators.{name}" for name in ("_blocks", "_factor", "_linear_map", "_parameters", "_sparse", "_spectral")
+)
 SHELL = ("networks", "losses", "diagnostics", "linear_program", "physics", "games")  # built on the core, public
 PUBLIC = ("", *SHELL)
 
@@ -29,7 +32,17 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "_solution": (),
     "operators": ("operators.*",),
     "operators.base": ("_batch",),
-    "operators.*": ("_batch", "operators.base"),
+    "operators.*": ("_batch", "operators.base", *OPERATOR_HELPERS),
+    # Operators that are made of another one.
+    "operators.affine": (
+        "_batch",
+        "operators.base",
+        *OPERATOR_HELPERS,
+        "operators.affine_dense",
+        "operators.affine_sparse",
+    ),
+    "operators.l1_ball": ("_batch", "operators.base", *OPERATOR_HELPERS, "operators.simplex"),
+    "operators.least_squares": ("_batch", "operators.base", *OPERATOR_HELPERS, "operators.matrix"),
     "problem": ("_batch", "operators.base"),
     "splittings": ("splittings.*",),
     "splittings.*": ("_batch", "problem", "operators.base", "splittings.base"),

@@ -1,1 +1,37 @@
-"""operators"""
+"""Operators: sets, norms, smooth costs, linear operators, and the calculus that combines them."""
+
+from implicit_l2o.operators._factor import AbstractAffineFactor as AbstractAffineFactor
+from implicit_l2o.operators.affine import AffineSet as AffineSet
+from implicit_l2o.operators.affine import affine_factor as affine_factor
+from implicit_l2o.operators.base import AbstractFunction as AbstractFunction
+from implicit_l2o.operators.base import AbstractLinearOperator as AbstractLinearOperator
+from implicit_l2o.operators.base import AbstractMonotone as AbstractMonotone
+from implicit_l2o.operators.base import AbstractProximable as AbstractProximable
+from implicit_l2o.operators.base import AbstractSet as AbstractSet
+from implicit_l2o.operators.base import AbstractSmooth as AbstractSmooth
+from implicit_l2o.operators.box import Box as Box
+from implicit_l2o.operators.conjugate import Conjugate as Conjugate
+from implicit_l2o.operators.convolution import Convolution2D as Convolution2D
+from implicit_l2o.operators.finite_differences import FiniteDifferences2D as FiniteDifferences2D
+from implicit_l2o.operators.free import Free as Free
+from implicit_l2o.operators.group_l2_norm import GroupL2Norm as GroupL2Norm
+from implicit_l2o.operators.half_space import HalfSpace as HalfSpace
+from implicit_l2o.operators.identity import Identity as Identity
+from implicit_l2o.operators.l1_ball import L1Ball as L1Ball
+from implicit_l2o.operators.l1_norm import L1Norm as L1Norm
+from implicit_l2o.operators.l2_ball import L2Ball as L2Ball
+from implicit_l2o.operators.l2_norm import L2Norm as L2Norm
+from implicit_l2o.operators.least_squares import LeastSquares as LeastSquares
+from implicit_l2o.operators.linear_cost import LinearCost as LinearCost
+from implicit_l2o.operators.linf_ball import LInfBall as LInfBall
+from implicit_l2o.operators.matrix import Matrix as Matrix
+from implicit_l2o.operators.nonnegative_orthant import NonnegativeOrthant as NonnegativeOrthant
+from implicit_l2o.operators.product_set import ProductSet as ProductSet
+from implicit_l2o.operators.quadratic_cost import QuadraticCost as QuadraticCost
+from implicit_l2o.operators.scale import Scale as Scale
+from implicit_l2o.operators.scale import ScaleSet as ScaleSet
+from implicit_l2o.operators.second_order_cone import SecondOrderCone as SecondOrderCone
+from implicit_l2o.operators.separable_sum import SeparableSum as SeparableSum
+from implicit_l2o.operators.simplex import Simplex as Simplex
+from implicit_l2o.operators.translate import Translate as Translate
+from implicit_l2o.operators.translate import TranslateSet as TranslateSet

@@ -1,0 +1,187 @@
+"""Sparse factorisation of `A A^T` for the projection onto `{x : A x = b}`; dependent rows are found and left out.
+
+Davis, Direct Methods for Sparse Linear Systems (2006), chapters 4 and 5; SuperLU (SciPy) in symmetric mode does the work.
+"""
+
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from implicit_l2o.operators._factor import AbstractAffineFactor
+from implicit_l2o.operators._linear_map import linear_map
+from implicit_l2o.operators._sparse import SparseMatrix
+
+# Rows are scaled to norm one, so a pivot of A A^T is the squared sine of the angle of a row to the span of the rows before
+# it. Rounding alone makes dependent rows as large as 1e-16 times the squared coefficients that express them (as many as
+# there are nodes in a graph); a row that is independent by less than 1e-5 radian cannot be told apart in A A^T.
+_DEPENDENT = 1e-10
+_NUDGE = 1e-15  # relative to the unit diagonal: keeps SuperLU from meeting an exact zero pivot
+_CHUNK = 256  # dependent rows expressed at a time: bounds the dense work space
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class SparseRows(AbstractAffineFactor):
+    """A sparse factor of `A A^T`, without the dependent rows.
+
+    The factor and its triangular solves run on the HOST in float64 (SciPy's SuperLU) whatever the device of `x`; on an
+    accelerator each projection copies `(B, m)` numbers to the host and back. Products with `A` run on the device of `x`.
+    """
+
+    shape: tuple[int, int]
+    rank: int
+    sparse: SparseMatrix  # the independent rows, scaled to norm one, in the dtype and on the device of A
+    kept: np.ndarray  # their numbers
+    scale: np.ndarray  # row norms of A (1 for a zero row)
+    rows: Any  # SciPy CSR, float64: the independent rows again
+    gram: Any  # SuperLU factor of rows @ rows.T
+    relations: Any  # SciPy CSC (m, m - rank): each column is a combination of the scaled rows of A that vanishes
+    relations_gram: Any  # SuperLU factor of those relations, in the units of A; None where there are none
+
+    @property
+    def like(self) -> Tensor:
+        """The values of the sparse matrix."""
+        return self.sparse.csr.values()
+
+    def project(self, x: Float[Tensor, "B n"], point: Float[Tensor, "*B n"]) -> Float[Tensor, "B n"]:
+        """`N x + point`, `N = I - A^T (A A^T)^{-1} A`; `N` is symmetric, so cotangents are projected onto null(A) too."""
+        return linear_map(x, self._null, self._null) + point
+
+    def solve(self, b: Float[Tensor, "*B m"]) -> Float[Tensor, "*B n"]:
+        """`A^+ b`, with two steps of iterative refinement; the derivative with respect to `b` is `(A^+)^T`."""
+        if b.ndim == 1:
+            return self.solve(b[None])[0]
+        return linear_map(b, self._pinv, self._pinv_transposed)
+
+    def gap(self, b: Float[Tensor, "*B m"]) -> Float[Tensor, "*B"]:
+        """By the relations between the rows, each of which `b` must satisfy too."""
+        if self.relations.shape[1] == 0:
+            return b.new_zeros(b.shape[:-1])
+        scaled = np.atleast_2d(_host(b)) / self.scale
+        broken = np.abs(scaled @ self.relations) / _row_norms(self.relations.T)
+        size = np.linalg.norm(scaled, axis=-1)
+        return _device(broken.max(-1) / np.where(size == 0, 1.0, size), b).reshape(b.shape[:-1])
+
+    def _null(self, x: Tensor) -> Tensor:
+        y = _host(self.sparse.matvec(x))
+        return x - self.sparse.rmatvec(_device(self.gram.solve(y.T).T, x))
+
+    def _pinv(self, b: Tensor) -> Tensor:
+        right = (self._into_range(_host(b)) / self.scale)[:, self.kept]
+        x = self.gram.solve(right.T).T @ self.rows
+        for _ in range(2):
+            x = x + self.gram.solve(right.T - self.rows @ x.T).T @ self.rows
+        return _device(x, b)
+
+    def _pinv_transposed(self, x: Tensor) -> Tensor:
+        y = np.zeros((x.shape[0], self.shape[0]))
+        y[:, self.kept] = self.gram.solve(self.rows @ _host(x).T).T
+        return _device(self._into_range(y / self.scale), x)
+
+    def _into_range(self, y: np.ndarray) -> np.ndarray:
+        """Project `(B, m)` onto the range of `A`: remove its components along the relations (in the units of A)."""
+        if self.relations_gram is None:
+            return y
+        along = (y / self.scale) @ self.relations
+        return y - (self.relations @ self.relations_gram.solve(along.T)).T / self.scale
+
+
+def sparse_factor(matrix: Any, dtype: torch.dtype, device: torch.device | str) -> SparseRows:
+    """Factorise a SciPy CSR matrix (m, n), float64.
+
+    Raises:
+        ValueError: the matrix is zero, or too ill conditioned for `A A^T`.
+    """
+    if matrix.nnz == 0:
+        raise ValueError("AffineSet: the sparse matrix has no non-zero entry.")
+    scale = _row_norms(matrix)
+    nonzero = np.flatnonzero(scale)
+    scale[scale == 0] = 1.0
+    scaled = matrix.multiply(1 / scale[:, None]).tocsr()
+    kept = nonzero[_independent(scaled[nonzero])]
+    rows = scaled[kept]
+    gram = _factor(rows @ rows.T)
+    _check_accuracy(rows, gram)
+    dropped = np.setdiff1d(np.arange(matrix.shape[0]), kept)
+    relations = _relations(rows, gram, scaled[dropped], kept, dropped)
+    relations_gram = None
+    if len(dropped):
+        weighted = relations.multiply(1 / scale[:, None])
+        relations_gram = _factor(weighted.T @ weighted)
+    return SparseRows(
+        shape=matrix.shape,
+        rank=len(kept),
+        sparse=SparseMatrix.of(rows, dtype, device),
+        kept=kept,
+        scale=scale,
+        rows=rows,
+        gram=gram,
+        relations=relations,
+        relations_gram=relations_gram,
+    )
+
+
+def _independent(rows: Any) -> np.ndarray:
+    """Numbers of a maximal set of independent rows (of norm one): those with a pivot that is not rounding."""
+    import scipy.sparse as sp
+
+    lu = _factor(rows @ rows.T + _NUDGE * sp.identity(rows.shape[0]))
+    return np.flatnonzero(lu.U.diagonal()[lu.perm_r] > _DEPENDENT)
+
+
+def _check_accuracy(rows: Any, gram: Any) -> None:
+    """Refuse a factor that does not solve: the condition number of `A A^T` is the square of that of `A`."""
+    expected = np.ones(rows.shape[0])
+    error = np.abs(gram.solve(rows @ (rows.T @ expected)) - expected).max()
+    if not error < 1e-6:
+        raise ValueError(
+            f"AffineSet: the rows of the sparse matrix are too ill conditioned to be solved through A A^T (relative error "
+            f"{error:.1e}, permitted 1e-6); pass a dense A, or rescale the equations."
+        )
+
+
+def _relations(rows: Any, gram: Any, dependent: Any, kept: np.ndarray, dropped: np.ndarray) -> Any:
+    """One column for each dropped row: 1 there, and minus the coefficients that express it by the kept rows."""
+    import scipy.sparse as sp
+
+    columns = []
+    for start in range(0, len(dropped), _CHUNK):
+        part = dependent[start : start + _CHUNK]
+        coefficients = gram.solve((rows @ part.T).toarray())
+        error = part - sp.csr_array(np.where(np.abs(coefficients) > 1e-10, coefficients, 0.0)).T @ rows
+        if abs(error).max() > 1e-6:
+            raise ValueError(
+                "AffineSet: the rows of the sparse matrix are too close to dependent to be told apart in A A^T (a row left "
+                f"out is off by {abs(error).max():.1e}); pass a dense A, or rescale the equations."
+            )
+        columns.append(sp.csc_array(np.where(np.abs(coefficients) > 1e-10, -coefficients, 0.0)))
+    size = (len(kept) + len(dropped), len(dropped))
+    if not columns:
+        return sp.csc_array(size)
+    order = np.argsort(np.concatenate([kept, dropped]))
+    return sp.vstack([sp.hstack(columns), sp.identity(len(dropped))]).tocsr()[order].tocsc()
+
+
+def _factor(gram: Any) -> Any:
+    """SuperLU in symmetric mode without pivoting: for a positive definite matrix as good as Cholesky."""
+    from scipy.sparse.linalg import splu
+
+    return splu(
+        gram.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True, "Equil": False}
+    )
+
+
+def _row_norms(matrix: Any) -> np.ndarray:
+    return np.sqrt(np.asarray(matrix.multiply(matrix).sum(axis=1)).ravel())
+
+
+def _host(x: Tensor) -> np.ndarray:
+    return x.detach().to(device="cpu", dtype=torch.float64).numpy()
+
+
+def _device(y: np.ndarray, like: Tensor) -> Tensor:
+    return torch.as_tensor(np.ascontiguousarray(y), dtype=like.dtype, device=like.device)
