@@ -16,7 +16,8 @@ import pytest
 PACKAGE = "implicit_l2o"
 ROOT = Path(__file__).parents[1] / "src" / PACKAGE
 
-# Names below are relative to the package; "" is the package itself (its public names), `a.*` every module in `a`.
+# Names below are relative to the package; "" is the package itself (its public names), `a.*` every module in `a`,
+# `a._*` its private modules.
 LEAVES = ("_batch", "_solution")
 STAGES = ("operators", "splittings", "solvers", "backward", "certificates")
 CORE = (*LEAVES, "problem", *STAGES, *(f"{stage}.*" for stage in STAGES), "layer")
@@ -29,7 +30,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "_solution": (),
     "operators": ("operators.*",),
     "operators.base": ("_batch",),
-    "operators.*": ("_batch", "operators.base"),
+    "operators.*": ("_batch", "operators.base", "operators._*"),
     "problem": ("_batch", "operators.base"),
     "splittings": ("splittings.*",),
     "splittings.*": ("_batch", "problem", "operators.base", "splittings.base"),
@@ -76,7 +77,7 @@ LIGHT = {"torch", "numpy", "jaxtyping", "typing_extensions"}
 
 
 def matches(name: str, pattern: str) -> bool:
-    return name.startswith(pattern[:-1]) if pattern.endswith(".*") else name == pattern
+    return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
 
 
 def row(name: str) -> tuple[str, ...] | None:
