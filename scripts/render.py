@@ -63,7 +63,7 @@ def environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        autoescape=False,  # noqa: S701 - Markdown, from our own files
+        autoescape=False,
     )
     env.filters |= {"percent": percent, "scientific": scientific}
     return env

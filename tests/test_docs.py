@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import pytest
+
 import implicit_l2o as il2o
 import pages
-import pytest
 
 PACKAGE = pages.ROOT / "src" / "implicit_l2o"
 PAGES = sorted(pages.ROOT.glob("docs/**/*.md"))
@@ -86,7 +87,9 @@ def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
 
 
 def test_the_numbers_of_the_pages_are_those_of_the_results() -> None:
-    run = subprocess.run([sys.executable, pages.ROOT / "scripts" / "render.py", "--check"], capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, pages.ROOT / "scripts" / "render.py", "--check"], capture_output=True, text=True
+    )
     assert run.returncode == 0, run.stdout + run.stderr
 
 

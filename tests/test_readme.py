@@ -1,9 +1,10 @@
 """The README's code runs as it stands, and the contract snippet in it means what the README says."""
 
-import implicit_l2o as il2o
-import pages
 import pytest
 import torch
+
+import implicit_l2o as il2o
+import pages
 
 README = pages.ROOT / "README.md"
 
