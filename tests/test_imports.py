@@ -31,6 +31,16 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "operators": ("operators.*",),
     "operators.base": ("_batch",),
     "operators.*": ("_batch", "operators.base", "operators._*"),
+    # One operator that is made of another one:
+    "operators.affine": (
+        "_batch",
+        "operators.base",
+        "operators._*",
+        "operators.affine_dense",
+        "operators.affine_sparse",
+    ),
+    "operators.l1_ball": ("_batch", "operators.base", "operators._*", "operators.simplex"),  # its threshold
+    "operators.least_squares": ("_batch", "operators.base", "operators._*", "operators.matrix"),
     "problem": ("_batch", "operators.base"),
     "splittings": ("splittings.*",),
     "splittings.*": ("_batch", "problem", "operators.base", "splittings.base"),
@@ -51,7 +61,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "networks": ("networks.*",),
     "networks.*": (*CORE, "networks.*"),
     "losses": CORE,
-    "diagnostics": CORE,
+    "diagnostics": ("diagnostics.*",),
+    "diagnostics.*": (*CORE, "diagnostics.*"),
     "linear_program": CORE,
     "physics": ("physics.*",),
     "physics.*": (*CORE, "physics.*"),
