@@ -11,13 +11,14 @@ comment with the command that writes its results; while there are none, the regi
 import argparse
 import json
 import re
+import statistics
 import sys
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import scipy.stats
 
 ROOT = Path(__file__).parents[1]
 TEMPLATES = ROOT / "scripts" / "tables"
@@ -37,7 +38,6 @@ class Results:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    @cache  # noqa: B019 - one object, for the life of the script
     def __getattr__(self, name: str) -> Any:
         path = self._folder / f"{name}.json"
         if not path.exists():
@@ -48,6 +48,17 @@ class Results:
 def percent(share: float, digits: int = 1) -> str:
     """`0.9728` as `97.3 %`."""
     return f"{100 * share:.{digits}f} %"
+
+
+def over_seeds(values: float | Sequence[float], digits: int = 3) -> str:
+    """The mean over seeds with its 95 % interval (Student's t); a single run as it is."""
+    if isinstance(values, int | float):
+        return f"{values:.{digits}f}"
+    mean = statistics.fmean(values)
+    if len(values) == 1:
+        return f"{mean:.{digits}f}"
+    half = float(scipy.stats.t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
+    return f"{mean:.{digits}f} ± {half:.{digits}f}"
 
 
 def scientific(value: float, digits: int = 1) -> str:
@@ -63,9 +74,9 @@ def environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        autoescape=False,
+        autoescape=False,  # Markdown, of our own files
     )
-    env.filters |= {"percent": percent, "scientific": scientific}
+    env.filters |= {"percent": percent, "scientific": scientific, "over_seeds": over_seeds}
     return env
 
 

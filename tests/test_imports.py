@@ -21,11 +21,12 @@ ROOT = Path(__file__).parents[1] / "src" / PACKAGE
 LEAVES = ("_batch", "_solution")
 STAGES = ("operators", "splittings", "solvers", "backward", "certificates")
 CORE = (*LEAVES, "problem", *STAGES, *(f"{stage}.*" for stage in STAGES), "layer")
-SHELL = ("networks", "losses", "diagnostics", "linear_program", "physics", "games")  # built on the core, public
-PUBLIC = ("", *SHELL)
+BUILT_ON_CORE = ("networks", "losses", "diagnostics", "linear_program", "physics", "games")
+PUBLIC = ("", *BUILT_ON_CORE)
+TOOLS = ("training", "training.*", "report", "report.*", "data", "data.*")
 
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
-    "": (*CORE, *SHELL),
+    "": (*CORE, *BUILT_ON_CORE),
     "_batch": (),
     "_solution": (),
     "operators": ("operators.*",),
@@ -79,8 +80,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "training.*": (*PUBLIC, "training.*"),
     "applications": ("applications.*",),
     # An application sees its own package (added in `allowed`), never another application.
-    "applications.*": (*PUBLIC, "testing", "training", "report", "data", "data.*"),
-    "cli": (*PUBLIC, "applications", "applications.*", "training", "report", "data", "data.*"),
+    "applications.*": (*PUBLIC, "testing", *TOOLS),
+    "cli": (*PUBLIC, "applications", "applications.*", *TOOLS),
 }
 
 # At module level the core and what is built on it import these alone; everything else is imported where it is used.
