@@ -53,6 +53,9 @@ format: setup  ## mend and format the code, and fill the pages with the numbers 
 docs: setup  ## build the documentation: site/index.html
 	$(BIN)/python -m mkdocs build --strict
 
+bench: setup  ## measure again what the benchmarks write to results/
+	set -e; for script in benchmarks/*.py; do $(BIN)/python "$$script"; done
+
 lock:  ## resolve constraints.txt anew, for every extra, in an environment of its own
 	$(PYTHON) -m venv --clear $(VENV)-lock
 	$(VENV)-lock/bin/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)"

@@ -16,7 +16,7 @@ def test_a_wrong_shape_or_dtype_in_a_call_is_found() -> None:
 
 
 def test_a_wrong_shape_in_a_field_is_found() -> None:
-    point = {"z": torch.ones(2, 3), "status": torch.full((2,), int(Status.CONVERGED))}
+    point = {"z": torch.ones(2, 3), "last": torch.ones(2, 3), "status": torch.full((2,), int(Status.CONVERGED))}
     numbers = {"residual": torch.zeros(2), "steps": torch.zeros(2, dtype=torch.int64)}
     assert FixedPoint(**point, **numbers, tolerance=torch.ones(2)).converged.all()
     with pytest.raises(TypeCheckError):

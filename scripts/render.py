@@ -1,0 +1,129 @@
+"""Fill the numbers of README.md and docs/ from results/*.json, so that no number is typed by hand.
+
+    python scripts/render.py            # write the pages
+    python scripts/render.py --check    # change nothing; exit 1 if a page is out of date
+
+A page marks a region `<!-- results:NAME --> ... <!-- /results -->`; it is filled by the Jinja template
+`scripts/tables/NAME.md`, in which `results.demo` is `results/demo.json` and so on. The template's first line is a
+comment with the command that writes its results; while there are none, the region says so.
+"""
+
+import argparse
+import json
+import re
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import scipy.stats
+
+ROOT = Path(__file__).parents[1]
+TEMPLATES = ROOT / "scripts" / "tables"
+RESULTS = ROOT / "results"
+
+_REGION = re.compile(r"(?P<open><!-- results:(?P<name>[\w-]+) -->)(?P<old>.*?)(?P<close><!-- /results -->)", re.DOTALL)
+_COMMAND = re.compile(r"\{# *command: *(?P<command>.*?) *-?#\}")
+
+
+class NotYetRun(Exception):
+    """A template reads a result that is not there."""
+
+
+class Results:
+    """`results.demo` is the content of `results/demo.json`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __getattr__(self, name: str) -> Any:
+        path = self._folder / f"{name}.json"
+        if not path.exists():
+            raise NotYetRun(name)
+        return json.loads(path.read_text())
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """`0.9728` as `97.3 %`."""
+    return f"{100 * share:.{digits}f} %"
+
+
+def over_seeds(values: float | Sequence[float], digits: int = 3) -> str:
+    """The mean over seeds with its 95 % interval (Student's t); a single run as it is."""
+    if isinstance(values, int | float):
+        return f"{values:.{digits}f}"
+    mean = statistics.fmean(values)
+    if len(values) == 1:
+        return f"{mean:.{digits}f}"
+    half = float(scipy.stats.t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
+    return f"{mean:.{digits}f} ± {half:.{digits}f}"
+
+
+def scientific(value: float, digits: int = 1) -> str:
+    """`0.00012` as `1.2e-4`."""
+    mantissa, exponent = f"{value:.{digits}e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def environment() -> jinja2.Environment:
+    """The templates' language: a missing key is an error, never an empty cell."""
+    env = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,  # Markdown, of our own files
+    )
+    env.filters |= {"percent": percent, "scientific": scientific, "over_seeds": over_seeds}
+    return env
+
+
+def fill(name: str, folder: Path = RESULTS) -> str:
+    """The text of one region."""
+    env = environment()
+    try:
+        template = env.get_template(f"{name}.md")
+    except jinja2.TemplateNotFound as error:
+        known = ", ".join(sorted(path.stem for path in TEMPLATES.glob("*.md")))
+        raise SystemExit(f"No template scripts/tables/{name}.md; there are: {known}.") from error
+    command = _COMMAND.match((TEMPLATES / f"{name}.md").read_text())
+    if command is None:
+        raise SystemExit(f"scripts/tables/{name}.md must begin with {{# command: ... #}}.")
+    try:
+        return template.render(results=Results(folder)).strip()
+    except NotYetRun:
+        return f"*Not yet run: `{command['command']}`.*"
+
+
+def render(page: str, folder: Path = RESULTS) -> str:
+    """The page with every region filled."""
+
+    def replace(match: re.Match[str]) -> str:
+        around = "\n" if match["old"].startswith("\n") else ""  # a region on its own lines, or inside a sentence
+        return f"{match['open']}{around}{fill(match['name'], folder)}{around}{match['close']}"
+
+    return _REGION.sub(replace, page)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write or check all pages; the exit status."""
+    parser = argparse.ArgumentParser(description="Fill the numbers of README.md and docs/ from results/*.json.")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a page is out of date")
+    check = parser.parse_args(arguments).check
+    stale = []
+    for path in [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]:
+        old = path.read_text()
+        new = render(old)
+        if new != old:
+            stale.append(path.relative_to(ROOT))
+            if not check:
+                path.write_text(new)
+    for path in stale:
+        print(f"{path}: {'its numbers are not those of results/; run make format' if check else 'updated'}")
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
