@@ -283,6 +283,23 @@ def test_gradient_report_says_which_samples_were_not_solved():
     assert "2 of 3 samples" in report.table()
 
 
+def test_gradient_report_says_where_the_exact_gradient_was_not_found():
+    layer, d = quadratic_layer(), normal(3, 4, seed=0)
+    with pytest.warns(il2o.ConvergenceWarning, match="take the JFB gradient"):
+        report = gradient_report(layer, d, exact=il2o.Implicit(il2o.GMRES(max_steps=1)))
+    assert not report.solved.any()
+    assert "0 of 3 samples" in report.table()
+
+
+def test_empty_batches_give_empty_reports():
+    layer, d = quadratic_layer(), normal(0, 4, seed=0)
+    gradients, descent = gradient_report(layer, d), descent_conditions(layer, d)
+    assert gradients.sample_cosine.shape == descent.cosine.shape == (0,)
+    assert math.isnan(gradients.cosine)
+    assert "0 of 0 samples" in gradients.table()
+    assert "0 of 0 samples" in descent.table()
+
+
 def test_gradient_report_refuses_what_it_cannot_compare():
     layer, d = quadratic_layer(), normal(2, 4, seed=0)
     with pytest.raises(ValueError, match=r"shape \(2,\), or a scalar; got \(2, 3\)"):

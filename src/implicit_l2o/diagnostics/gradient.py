@@ -46,7 +46,7 @@ class GradientReport:
         width = max(len(name) for name in rows)
         lines = [f"{'':{width}}  cosine  norm ratio"]
         lines += [f"{name:{width}}  {cosine:6.3f}  {ratio:10.3g}" for name, (cosine, ratio) in rows.items()]
-        if self.sample_cosine is not None:
+        if self.sample_cosine is not None and len(self.sample_cosine):
             worst = self.sample_cosine.nan_to_num(math.inf).argmin()
             lines.append(f"worst sample: {int(worst)}, cosine {float(self.sample_cosine[worst]):.3f}")
         lines.append(f"{int(self.solved.sum())} of {len(self.solved)} samples were solved to tight tolerance.")
