@@ -181,7 +181,7 @@ class CertificateReport:
         tensor([ True, False])
         >>> print(report.table())
         property  PASS  WARN  FAIL  pass <=  warn <=  median  worst  of sample
-        sparsity     1     0     1        2        2       2      3          1
+        sparsity     1     0     1        2        2       1      3          1
         1 of 2 samples are trusted.
     """
 

@@ -68,8 +68,8 @@ class BanachBound(AbstractMeasure):
     Example:
         >>> import torch
         >>> from implicit_l2o.certificates import BanachBound, Inference
-        >>> BanachBound(0.9)(Inference(x=torch.zeros(1, 3), residual=torch.tensor([0.1])))
-        tensor([1.0000])
+        >>> BanachBound(0.5)(Inference(x=torch.zeros(1, 3), residual=torch.tensor([0.25])))
+        tensor([0.5000])
     """
 
     gamma: float

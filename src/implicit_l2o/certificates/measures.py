@@ -85,7 +85,7 @@ class RelativeDataFidelity(AbstractMeasure):
     Example:
         >>> import torch, implicit_l2o as il2o
         >>> from implicit_l2o.certificates import Inference, RelativeDataFidelity
-        >>> A = il2o.DenseMatrix(torch.tensor([[1.0, 1.0]]))
+        >>> A = il2o.Matrix(torch.tensor([[1.0, 1.0]]))
         >>> RelativeDataFidelity(A)(Inference(x=torch.tensor([[1.0, 2.0]]), data=torch.tensor([[4.0]])))
         tensor([0.2500])
     """
