@@ -1,0 +1,229 @@
+"""Learned operators: the bounds hold, and every claimed property holds for random weights."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.autograd import gradcheck, gradgradcheck
+from torch.func import jacrev
+
+from implicit_l2o import networks
+
+F64 = torch.float64
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+def jacobian(T, x):
+    """The Jacobians `(B, m, n)` of a batched map on vectors, sample by sample."""
+    return torch.stack([jacrev(lambda y: T(y[None])[0])(row) for row in x])
+
+
+# --- spectral bounds -------------------------------------------------------------------------------------------------
+
+
+@given(m=st.integers(1, 40), n=st.integers(1, 40), scale=st.sampled_from([1e-8, 1.0, 1e8]), seed=st.integers(0, 999))
+@settings(max_examples=60, deadline=None)
+def test_dense_bound_holds_and_is_tight(m, n, scale, seed):
+    for dtype in (torch.float32, F64):
+        weight = torch.randn(m, n, dtype=dtype, generator=torch.Generator().manual_seed(seed)) * scale
+        norm = torch.linalg.matrix_norm(weight.double(), ord=2)
+        bound = networks.dense_norm_bound(weight)
+        assert bound.dtype == dtype
+        assert norm <= bound.double() <= 1.01 * norm
+
+
+def dense_conv(kernel, shape, stride, padding):
+    """The convolution as a matrix, column by column: the slow oracle."""
+    basis = torch.eye(kernel.shape[1] * shape[0] * shape[1], dtype=kernel.dtype)
+    images = basis.reshape(-1, kernel.shape[1], *shape)
+    return F.conv2d(images, kernel, stride=stride, padding=padding).flatten(1).T
+
+
+@given(
+    channels=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    size=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    shape=st.tuples(st.integers(5, 7), st.integers(5, 7)),
+    stride=st.integers(1, 2),
+    padding=st.integers(0, 4),
+    seed=st.integers(0, 999),
+)
+@settings(max_examples=60, deadline=None)
+def test_conv_bound_holds_for_every_padding_and_stride(channels, size, shape, stride, padding, seed):
+    kernel = torch.randn(*channels, *size, dtype=F64, generator=torch.Generator().manual_seed(seed))
+    norm = torch.linalg.matrix_norm(dense_conv(kernel, shape, stride, padding), ord=2)
+    assert norm <= networks.conv2d_norm_bound(kernel, shape)
+
+
+def test_conv_bound_is_tight_on_larger_images_and_flattening_bounds_nothing():
+    kernel = torch.randn(4, 4, 3, 3, dtype=F64)
+    image = torch.randn(1, 4, 24, 24, dtype=F64)
+    for _ in range(400):  # power iteration on K^T K, a lower bound
+        image = F.conv_transpose2d(F.conv2d(image, kernel, padding=1), kernel, padding=1)
+        image = image / image.norm()
+    norm = F.conv2d(image, kernel, padding=1).norm()
+    bound = networks.conv2d_norm_bound(kernel, (24, 24))
+    assert norm <= bound <= 1.05 * norm
+    ones = torch.ones(1, 1, 3, 3, dtype=F64)
+    flattened = torch.linalg.matrix_norm(ones.flatten(1), ord=2)
+    assert torch.linalg.matrix_norm(dense_conv(ones, (9, 9), 1, 1), ord=2) > 2.8 * flattened
+
+
+def test_bounds_are_differentiable_and_survive_zero_weights():
+    weight = torch.randn(3, 4, dtype=F64, requires_grad=True)
+    assert gradcheck(networks.dense_norm_bound, weight)
+    kernel = torch.randn(2, 2, 3, 3, dtype=F64, requires_grad=True)
+    assert gradcheck(lambda k: networks.conv2d_norm_bound(k, (4, 5)), kernel)
+    zero = torch.zeros(3, 4, requires_grad=True)
+    bound = networks.dense_norm_bound(zero)
+    bound.backward()
+    assert bound == 0
+    assert zero.grad is not None
+    assert torch.isfinite(zero.grad).all()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: networks.dense_norm_bound(torch.zeros(3)),
+        lambda: networks.dense_norm_bound(torch.zeros(0, 3)),
+        lambda: networks.dense_norm_bound(torch.zeros(3, 3), iterations=0),
+        lambda: networks.conv2d_norm_bound(torch.zeros(3, 3), (4, 4)),
+        lambda: networks.conv2d_norm_bound(torch.zeros(1, 1, 3, 3), (0, 4)),
+    ],
+)
+def test_spectral_rejects(call):
+    with pytest.raises(ValueError, match="got"):
+        call()
+
+
+# --- nonexpansive, averaged, contractive -----------------------------------------------------------------------------
+
+ACTIVATIONS = [networks.GroupSort(), nn.ReLU(), nn.Tanh(), nn.Softplus()]
+
+
+def loud(net):
+    """The same network with weights far outside the unit ball, so that the normalisation has to work."""
+    with torch.no_grad():
+        for weight in net.weights:
+            weight.copy_(torch.randn_like(weight) * 3)
+    return net.double()
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=lambda a: type(a).__name__)
+def test_nonexpansive_dense_has_jacobian_norm_at_most_one(activation):
+    net = loud(networks.NonexpansiveNet((5, 12, 8, 5), context=3, activation=activation))
+    for _ in range(20):
+        d = torch.randn(1, 3, dtype=F64)
+        x = torch.randn(1, 5, dtype=F64) * 4
+        norms = torch.linalg.matrix_norm(jacobian(net.condition(d), x), ord=2)
+        assert norms.max() <= 1
+
+
+def test_nonexpansive_conv_has_jacobian_norm_at_most_one():
+    net = loud(networks.NonexpansiveConvNet((2, 6, 2), shape=(7, 6), context=1))
+    for shape in ((7, 6), (4, 5)):  # smaller images are covered by the same bound
+        T = net.condition(torch.randn(1, 1, *shape, dtype=F64))
+        x = torch.randn(1, 2, *shape, dtype=F64)
+        J = torch.autograd.functional.jacobian(T, x).reshape(x.numel(), x.numel())
+        assert torch.linalg.matrix_norm(J, ord=2) <= 1
+    with pytest.raises(ValueError, match="up to"):
+        net.condition(torch.zeros(1, 1, 8, 6, dtype=F64))(torch.zeros(1, 2, 8, 6, dtype=F64))
+
+
+def test_fresh_networks_are_not_degenerate():
+    # A bound that is far too large would shrink the signal layer by layer.
+    net = networks.NonexpansiveNet((16, 16, 16, 16))
+    x, y = torch.randn(2, 64, 16)
+    T = net.condition()
+    assert ((T(x) - T(y)).norm(dim=1) / (x - y).norm(dim=1)).mean() > 0.7
+    conv = networks.NonexpansiveConvNet((4, 4, 4), shape=(10, 10)).condition()
+    x, y = torch.randn(2, 8, 4, 10, 10)
+    assert ((conv(x) - conv(y)).flatten(1).norm(dim=1) / (x - y).flatten(1).norm(dim=1)).mean() > 0.6
+
+
+def test_averaged_contractive_and_monotone():
+    inner = loud(networks.NonexpansiveNet((4, 10, 4), context=2))
+    d = torch.randn(1, 2, dtype=F64)
+    x, y = torch.randn(2, 1, 4, dtype=F64) * 3
+    averaged = networks.AveragedNet(inner, averagedness=0.3).condition(d)
+    move = averaged(x) - averaged(y)
+    drift = (x - averaged(x)) - (y - averaged(y))
+    assert move.norm() ** 2 + (1 - 0.3) / 0.3 * drift.norm() ** 2 <= (x - y).norm() ** 2 + 1e-12
+    contraction = networks.ContractiveNet(inner, contraction=0.8).condition(d)
+    assert torch.linalg.matrix_norm(jacobian(contraction, x), ord=2) <= 0.8
+    monotone = networks.ResidualMonotone(inner.condition(d), scale=1.7)
+    change = monotone.apply(x) - monotone.apply(y)
+    assert (change * (x - y)).sum() >= monotone.cocoercivity * change.norm() ** 2 - 1e-12
+    assert change.norm() <= monotone.lipschitz * (x - y).norm()
+
+
+def test_averaged_plays_g_only_where_it_is_a_resolvent():
+    inner = networks.NonexpansiveNet((4, 10, 4))
+    x = torch.randn(3, 4)
+    resolvent = networks.AveragedNet(inner, averagedness=0.5).condition()
+    assert torch.equal(resolvent.prox(x, 2.0), resolvent(x))
+    with pytest.raises(ValueError, match=r"averagedness <= 0.5.*got 0.7"):
+        networks.AveragedNet(inner, averagedness=0.7).condition().prox(x, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: networks.NonexpansiveNet((4,)), "at least an input and an output"),
+        (lambda: networks.NonexpansiveNet((4, 5, 4)), "even hidden widths"),
+        (lambda: networks.NonexpansiveNet((4, 6, 4), activation=nn.GELU()), "1-Lipschitz.*got GELU"),
+        (lambda: networks.NonexpansiveConvNet((1, 4, 1), shape=(5, 5), kernel_size=4), "odd"),
+        (lambda: networks.AveragedNet(networks.NonexpansiveNet((4, 4)), averagedness=1.0), "got 1.0"),
+        (lambda: networks.ContractiveNet(networks.NonexpansiveNet((4, 4)), contraction=1.0), "got 1.0"),
+        (lambda: networks.ContractiveNet(networks.NonexpansiveNet((4, 3))), "4 inputs and 3 outputs"),
+        (lambda: networks.NonexpansiveNet((4, 4)).condition(torch.zeros(1, 2)), "takes none"),
+        (lambda: networks.NonexpansiveNet((4, 4), context=2).condition(), "needs it"),
+        (lambda: networks.GroupSort()(torch.zeros(2, 3)), "even number; got 3"),
+    ],
+)
+def test_nonexpansive_rejects(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+# --- what every conditioned operator keeps ---------------------------------------------------------------------------
+
+
+def conditioned(name, dtype=F64, batch=6):
+    """A freshly conditioned operator by name, as a map, with its net, context and a point."""
+    d = torch.randn(batch, 3, dtype=dtype)
+    x = torch.randn(batch, 4, dtype=dtype)
+    dense = networks.NonexpansiveNet((4, 8, 4), context=3, activation=nn.Tanh())
+    nets = {
+        "nonexpansive": dense,
+        "averaged": networks.AveragedNet(dense, averagedness=0.5),
+        "contractive": networks.ContractiveNet(dense, contraction=0.7),
+    }
+    return nets[name].to(dtype), d, x
+
+
+@pytest.mark.parametrize("name", ["nonexpansive", "averaged", "contractive"])
+def test_maps_restrict_deepcopy_and_differentiate(name):
+    net, d, x = conditioned(name)
+    T = net.condition(d)
+    index = torch.tensor([4, 1])
+    torch.testing.assert_close(T.restrict(index)(x[index]), T(x)[index], rtol=1e-12, atol=1e-12)
+    twin = copy.deepcopy(net)
+    fresh, _, _ = conditioned(name)
+    fresh.load_state_dict(net.state_dict())
+    assert torch.equal(twin.condition(d)(x), T(x))
+    assert torch.equal(fresh.condition(d)(x), T(x))
+    assert gradcheck(lambda x, d: net.condition(d)(x), (x[:2].requires_grad_(), d[:2].requires_grad_()))
+    assert gradgradcheck(
+        lambda x, d: net.condition(d)(x), (x[:2].detach().requires_grad_(), d[:2].detach().requires_grad_())
+    )
+    single, d32, x32 = conditioned(name, torch.float32)
+    assert single.condition(d32)(x32).dtype == torch.float32
