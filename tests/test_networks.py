@@ -194,6 +194,129 @@ def test_nonexpansive_rejects(call, message):
         call()
 
 
+# --- convex costs and their proximal maps -----------------------------------------------------------------------------
+
+SMOOTH = [networks.Softplus(2.0), networks.Squareplus(0.3), networks.Huber(0.5)]
+COSTS = [
+    pytest.param({"widths": (12,), "activation": activation}, id=f"ridge-{type(activation).__name__}")
+    for activation in SMOOTH
+] + [
+    pytest.param({"widths": (12, 9, 7), "activation": networks.Softplus(3.0)}, id="deep-Softplus"),
+    pytest.param({"widths": (8, 8), "activation": networks.Squareplus(0.2), "strong": 0.4}, id="deep-strong"),
+]
+
+
+def rough(net):
+    """Random weights of size one everywhere, so that no property rests on the initialisation."""
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.copy_(torch.randn_like(parameter))
+    return net.double()
+
+
+@pytest.mark.parametrize("activation", SMOOTH, ids=lambda a: type(a).__name__)
+def test_activations_match_their_derivatives(activation):
+    t = torch.linspace(-6, 6, 2001, dtype=F64, requires_grad=True)
+    (slope,) = torch.autograd.grad(activation.value(t).sum(), t, create_graph=True)
+    torch.testing.assert_close(slope, activation.slope(t), rtol=1e-9, atol=1e-9)
+    (curvature,) = torch.autograd.grad(slope.sum(), t)
+    assert slope.abs().max() <= 1
+    assert (curvature >= 0).all()
+    assert 0.99 * activation.curvature <= curvature.max() <= activation.curvature * (1 + 1e-9)
+    assert activation.increasing == bool((slope >= 0).all())
+
+
+@pytest.mark.parametrize("options", COSTS)
+@given(seed=st.integers(0, 9999), spread=st.sampled_from([0.01, 1.0, 30.0]), t=st.floats(0.0, 1.0))
+@settings(max_examples=30, deadline=None)
+def test_cost_is_convex_smooth_and_strongly_convex(options, seed, spread, t):
+    torch.manual_seed(seed)
+    f = rough(networks.ICNN(5, context=3, **options)).condition(torch.randn(4, 3, dtype=F64))
+    x, y = torch.randn(2, 4, 5, dtype=F64) * spread
+    gap = (x - y).square().sum(1)
+    strong = options.get("strong", 0.0)
+    chord = t * f.value(x) + (1 - t) * f.value(y) - strong / 2 * t * (1 - t) * gap
+    assert (f.value(t * x + (1 - t) * y) <= chord + 1e-9 * (1 + chord.abs())).all()
+    change = f.apply(x) - f.apply(y)
+    assert ((change * (x - y)).sum(1) >= strong * gap - 1e-9 * (1 + gap)).all()
+    assert (change.norm(dim=1) <= f.lipschitz * gap.sqrt() * (1 + 1e-9)).all()
+
+
+@pytest.mark.parametrize("options", COSTS)
+def test_gradient_is_the_gradient_with_and_without_autograd(options):
+    f = rough(networks.ICNN((2, 3), context=3, **options)).condition(torch.randn(4, 3, dtype=F64))
+    x = torch.randn(4, 2, 3, dtype=F64, requires_grad=True)
+    (expected,) = torch.autograd.grad(f.value(x).sum(), x)
+    with torch.no_grad():
+        silent = f.apply(x)
+    assert not silent.requires_grad
+    assert f.apply(x).requires_grad
+    torch.testing.assert_close(silent, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("options", COSTS)
+def test_curvature_bound_holds_and_is_usable(options):
+    # At its initialisation the bound must not be astronomically loose: it sets the solver's step.
+    worst = torch.tensor(0.0, dtype=F64)
+    f = networks.ICNN(5, **options).double().condition()
+    for scale in (0.1, 1.0, 3.0):
+        H = jacobian(f.apply, torch.randn(200, 5, dtype=F64) * scale)
+        worst = worst.maximum(torch.linalg.matrix_norm(H, ord=2).max())
+    assert worst <= f.lipschitz <= 8 * worst
+
+
+def test_curvature_is_per_sample_and_differentiable():
+    net = networks.ICNN(3, context=2, widths=(6, 5)).double()
+    d = torch.randn(4, 2, dtype=F64, requires_grad=True)
+    f = net.condition(d)
+    assert f.lipschitz.shape == (4,)
+    assert not f.lipschitz.requires_grad
+    assert gradcheck(lambda d: net.condition(d).curvature, d)
+    assert isinstance(f.cocoercivity, torch.Tensor)
+    torch.testing.assert_close(f.cocoercivity, 1 / f.lipschitz)
+
+
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("options", COSTS)
+def test_proximal_net_is_a_prox(options, residual):
+    # Moreau: a map is a prox iff its Jacobian is symmetric with eigenvalues in [0, 1].
+    g = networks.ProximalNet(rough(networks.ICNN(5, **options)), residual=residual).condition()
+    x, y = torch.randn(2, 50, 5, dtype=F64) * 2
+    J = jacobian(lambda x: g.prox(x, 1.0), x)
+    torch.testing.assert_close(J, J.mT, rtol=1e-9, atol=1e-12)
+    eigenvalues = torch.linalg.eigvalsh((J + J.mT) / 2)
+    assert eigenvalues.min() >= -1e-12
+    assert eigenvalues.max() <= 1 + 1e-12
+    move = g.prox(x, 1.0) - g.prox(y, 1.0)
+    assert ((move * (x - y)).sum(1) >= move.square().sum(1) - 1e-12).all()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: networks.ICNN(3, widths=()), "at least one layer"),
+        (lambda: networks.ICNN(3, widths=(4, 4), activation=networks.Huber()), "not increasing"),
+        (lambda: networks.ICNN(3, strong=-0.1), "got strong=-0.1"),
+        (lambda: networks.ICNN(3).condition(torch.zeros(1, 2)), "takes none"),
+        (lambda: networks.ICNN(3, context=2).condition(), "needs it"),
+        (lambda: networks.Softplus(0.0), "got 0.0"),
+        (lambda: networks.Huber(float("inf")), "got inf"),
+        (lambda: networks.MLP((3,)), "at least two"),
+    ],
+)
+def test_costs_reject(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_wrong_shape_is_named():
+    f = networks.ICNN(3, context=2).condition(torch.zeros(4, 2))
+    with pytest.raises(ValueError, match=r"samples of shape \(3,\); got x of shape \(4, 5\)"):
+        f.check_batch(torch.zeros(4, 5), "F")
+    with pytest.raises(ValueError, match="must be 1 or B=5"):
+        f.check_batch(torch.zeros(5, 3), "F")
+
+
 # --- what every conditioned operator keeps ---------------------------------------------------------------------------
 
 
@@ -202,7 +325,10 @@ def conditioned(name, dtype=F64, batch=6):
     d = torch.randn(batch, 3, dtype=dtype)
     x = torch.randn(batch, 4, dtype=dtype)
     dense = networks.NonexpansiveNet((4, 8, 4), context=3, activation=nn.Tanh())
+    icnn = networks.ICNN(4, context=3, widths=(8, 6))
     nets = {
+        "cost": icnn,
+        "proximal": networks.ProximalNet(icnn, residual=True),
         "nonexpansive": dense,
         "averaged": networks.AveragedNet(dense, averagedness=0.5),
         "contractive": networks.ContractiveNet(dense, contraction=0.7),
@@ -210,20 +336,60 @@ def conditioned(name, dtype=F64, batch=6):
     return nets[name].to(dtype), d, x
 
 
-@pytest.mark.parametrize("name", ["nonexpansive", "averaged", "contractive"])
-def test_maps_restrict_deepcopy_and_differentiate(name):
+def as_map(operator):
+    """An operator as the map that a solver calls."""
+    if isinstance(operator, networks.ConvexCost):
+        return operator.apply
+    if isinstance(operator, networks.LearnedProx):
+        return lambda x: operator.prox(x, 1.0)
+    return operator
+
+
+NAMES = ["cost", "proximal", "nonexpansive", "averaged", "contractive"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_restricting_and_splitting_the_batch_changes_nothing(name):
     net, d, x = conditioned(name)
-    T = net.condition(d)
     index = torch.tensor([4, 1])
-    torch.testing.assert_close(T.restrict(index)(x[index]), T(x)[index], rtol=1e-12, atol=1e-12)
-    twin = copy.deepcopy(net)
+    expected = as_map(net.condition(d))(x)[index]
+    torch.testing.assert_close(as_map(net.condition(d).restrict(index))(x[index]), expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(as_map(net.condition(d[index]))(x[index]), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_copies_and_state_dicts_are_the_same_network(name):
+    net, d, x = conditioned(name)
+    expected = as_map(net.condition(d))(x)
     fresh, _, _ = conditioned(name)
     fresh.load_state_dict(net.state_dict())
-    assert torch.equal(twin.condition(d)(x), T(x))
-    assert torch.equal(fresh.condition(d)(x), T(x))
-    assert gradcheck(lambda x, d: net.condition(d)(x), (x[:2].requires_grad_(), d[:2].requires_grad_()))
-    assert gradgradcheck(
-        lambda x, d: net.condition(d)(x), (x[:2].detach().requires_grad_(), d[:2].detach().requires_grad_())
-    )
-    single, d32, x32 = conditioned(name, torch.float32)
-    assert single.condition(d32)(x32).dtype == torch.float32
+    for twin in (copy.deepcopy(net), fresh):
+        assert torch.equal(as_map(twin.condition(d))(x), expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_first_and_second_derivatives_in_point_context_and_weights(name):
+    net, d, x = conditioned(name, batch=2)
+    weights = [(key, value) for key, value in net.named_parameters() if value.ndim == 2][:1]
+    key, weight = weights[0]
+
+    class Conditioned(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = net
+
+        def forward(self, d, x):
+            return as_map(self.net.condition(d))(x)
+
+    def call(x, d, weight):
+        return torch.func.functional_call(Conditioned(), {f"net.{key}": weight}, (d, x))
+
+    arguments = tuple(t.detach().clone().requires_grad_() for t in (x, d, weight))
+    assert gradcheck(call, arguments)
+    assert gradgradcheck(call, arguments)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_single_precision_stays_single(name):
+    net, d, x = conditioned(name, torch.float32)
+    assert as_map(net.condition(d))(x).dtype == torch.float32

@@ -5,6 +5,9 @@ from implicit_l2o.networks.activations import GroupSort as GroupSort
 from implicit_l2o.networks.activations import Huber as Huber
 from implicit_l2o.networks.activations import Softplus as Softplus
 from implicit_l2o.networks.activations import Squareplus as Squareplus
+from implicit_l2o.networks.encoders import MLP as MLP
+from implicit_l2o.networks.icnn import ICNN as ICNN
+from implicit_l2o.networks.icnn import ConvexCost as ConvexCost
 from implicit_l2o.networks.nonexpansive import AbstractNonexpansiveNet as AbstractNonexpansiveNet
 from implicit_l2o.networks.nonexpansive import AveragedMap as AveragedMap
 from implicit_l2o.networks.nonexpansive import AveragedNet as AveragedNet
@@ -14,5 +17,7 @@ from implicit_l2o.networks.nonexpansive import NonexpansiveConvNet as Nonexpansi
 from implicit_l2o.networks.nonexpansive import NonexpansiveMap as NonexpansiveMap
 from implicit_l2o.networks.nonexpansive import NonexpansiveNet as NonexpansiveNet
 from implicit_l2o.networks.nonexpansive import ResidualMonotone as ResidualMonotone
+from implicit_l2o.networks.proximal import LearnedProx as LearnedProx
+from implicit_l2o.networks.proximal import ProximalNet as ProximalNet
 from implicit_l2o.networks.spectral import conv2d_norm_bound as conv2d_norm_bound
 from implicit_l2o.networks.spectral import dense_norm_bound as dense_norm_bound
