@@ -69,7 +69,7 @@ class AveragedMap(AbstractProximable):
         """`(1 - a) x + a N(x)`, per sample."""
         return torch.lerp(x, self.inner(x), self.averagedness)
 
-    def prox(self, x: Float[Tensor, "B *shape"], step: Scalar) -> Float[Tensor, "B *shape"]:  # noqa: ARG002
+    def prox(self, x: Float[Tensor, "B *shape"], step: Scalar) -> Float[Tensor, "B *shape"]:
         """The map itself: the resolvent of `step A` for an `A` that is defined through it, at the step in use.
 
         Raises:

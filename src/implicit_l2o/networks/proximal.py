@@ -32,7 +32,7 @@ class LearnedProx(AbstractProximable):
     potential: ConvexCost
     residual: bool = False
 
-    def prox(self, x: Float[Tensor, "B *shape"], step: Scalar) -> Float[Tensor, "B *shape"]:  # noqa: ARG002
+    def prox(self, x: Float[Tensor, "B *shape"], step: Scalar) -> Float[Tensor, "B *shape"]:
         """The learned map, whatever the step."""
         gradient = self.potential.apply(x) / _batch.expand(self.potential.curvature, x)
         return x - gradient if self.residual else gradient
