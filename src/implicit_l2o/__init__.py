@@ -1,50 +1,23 @@
 """Learning to optimize with implicit networks: models whose outputs solve a problem, with certificates.
 
-The public names, in the order of the pipeline: a problem (1) of operators (2), a splitting (3), a solver (4), a backward
-mode (5), certificates (6); and `fixed_point`, `solve`, `ImplicitLayer`, which put them together.
+The public names in the order of the pipeline. `fixed_point`, `solve` and `ImplicitLayer` put the stages together.
 """
 
-from implicit_l2o._solution import AdjointReport as AdjointReport
-from implicit_l2o._solution import ConvergenceWarning as ConvergenceWarning
-from implicit_l2o._solution import FixedPoint as FixedPoint
-from implicit_l2o._solution import Solution as Solution
-from implicit_l2o._solution import Status as Status
-from implicit_l2o.backward import GMRES as GMRES
-from implicit_l2o.backward import JFB as JFB
-from implicit_l2o.backward import AbstractBackward as AbstractBackward
-from implicit_l2o.backward import Implicit as Implicit
-from implicit_l2o.backward import Neumann as Neumann
-from implicit_l2o.backward import Unrolled as Unrolled
-from implicit_l2o.certificates import BanachBound as BanachBound
-from implicit_l2o.certificates import BanachEstimate as BanachEstimate
-from implicit_l2o.certificates import Calibration as Calibration
-from implicit_l2o.certificates import Certificate as Certificate
-from implicit_l2o.certificates import CertificateReport as CertificateReport
-from implicit_l2o.certificates import ConstraintViolation as ConstraintViolation
-from implicit_l2o.certificates import DavisYinDistance as DavisYinDistance
-from implicit_l2o.certificates import FixedPointResidual as FixedPointResidual
-from implicit_l2o.certificates import Inference as Inference
-from implicit_l2o.certificates import Label as Label
-from implicit_l2o.certificates import Objective as Objective
-from implicit_l2o.certificates import ProximalResidual as ProximalResidual
-from implicit_l2o.certificates import RelativeDataFidelity as RelativeDataFidelity
-from implicit_l2o.certificates import Sparsity as Sparsity
-from implicit_l2o.certificates import Threshold as Threshold
-from implicit_l2o.certificates import TotalVariation as TotalVariation
-from implicit_l2o.certificates import calibrate as calibrate
-from implicit_l2o.certificates import certify as certify
-from implicit_l2o.layer import ConvergenceError as ConvergenceError
-from implicit_l2o.layer import ImplicitLayer as ImplicitLayer
-from implicit_l2o.layer import fixed_point as fixed_point
-from implicit_l2o.layer import solve as solve
+# isort: skip_file - the order is the pipeline's
+
+# 1  the problem
+from implicit_l2o.problem import Problem as Problem
+
+# 2  operators: what a problem is made of
 from implicit_l2o.operators import AbstractAffineFactor as AbstractAffineFactor
+from implicit_l2o.operators import AffineSet as AffineSet
+from implicit_l2o.operators import affine_factor as affine_factor
 from implicit_l2o.operators import AbstractFunction as AbstractFunction
 from implicit_l2o.operators import AbstractLinearOperator as AbstractLinearOperator
 from implicit_l2o.operators import AbstractMonotone as AbstractMonotone
 from implicit_l2o.operators import AbstractProximable as AbstractProximable
 from implicit_l2o.operators import AbstractSet as AbstractSet
 from implicit_l2o.operators import AbstractSmooth as AbstractSmooth
-from implicit_l2o.operators import AffineSet as AffineSet
 from implicit_l2o.operators import Box as Box
 from implicit_l2o.operators import Conjugate as Conjugate
 from implicit_l2o.operators import Convolution2D as Convolution2D
@@ -71,16 +44,69 @@ from implicit_l2o.operators import SeparableSum as SeparableSum
 from implicit_l2o.operators import Simplex as Simplex
 from implicit_l2o.operators import Translate as Translate
 from implicit_l2o.operators import TranslateSet as TranslateSet
-from implicit_l2o.operators import affine_factor as affine_factor
-from implicit_l2o.problem import Problem as Problem
+
+# 3  splittings: from a problem to a map T and a readout R
+from implicit_l2o.splittings import AbstractSplitting as AbstractSplitting
+from implicit_l2o.splittings import ForwardBackward as ForwardBackward
+from implicit_l2o.splittings import DouglasRachford as DouglasRachford
+from implicit_l2o.splittings import DavisYin as DavisYin
+from implicit_l2o.splittings import CondatVu as CondatVu
+from implicit_l2o.splittings import LinearizedADMM as LinearizedADMM
+
+# 4  solvers: iterate z <- T(z)
 from implicit_l2o.solvers import AbstractFixedPointSolver as AbstractFixedPointSolver
+from implicit_l2o.solvers import Stopping as Stopping
+from implicit_l2o.solvers import KrasnoselskiiMann as KrasnoselskiiMann
 from implicit_l2o.solvers import Anderson as Anderson
 from implicit_l2o.solvers import Halpern as Halpern
-from implicit_l2o.solvers import KrasnoselskiiMann as KrasnoselskiiMann
-from implicit_l2o.solvers import Stopping as Stopping
-from implicit_l2o.splittings import AbstractSplitting as AbstractSplitting
-from implicit_l2o.splittings import CondatVu as CondatVu
-from implicit_l2o.splittings import DavisYin as DavisYin
-from implicit_l2o.splittings import DouglasRachford as DouglasRachford
-from implicit_l2o.splittings import ForwardBackward as ForwardBackward
-from implicit_l2o.splittings import LinearizedADMM as LinearizedADMM
+
+# 5  backward modes: how the fixed point gets its gradient
+from implicit_l2o.backward import AbstractBackward as AbstractBackward
+from implicit_l2o.backward import JFB as JFB
+from implicit_l2o.backward import Neumann as Neumann
+from implicit_l2o.backward import Implicit as Implicit
+from implicit_l2o.backward import GMRES as GMRES
+from implicit_l2o.backward import Unrolled as Unrolled
+
+# 6  certificates: whether an answer can be trusted
+from implicit_l2o.certificates import AbstractMeasure as AbstractMeasure
+from implicit_l2o.certificates import AbstractRule as AbstractRule
+from implicit_l2o.certificates import Certificate as Certificate
+from implicit_l2o.certificates import CertificateReport as CertificateReport
+from implicit_l2o.certificates import Inference as Inference
+from implicit_l2o.certificates import Label as Label
+from implicit_l2o.certificates import certify as certify
+from implicit_l2o.certificates import BanachBound as BanachBound
+from implicit_l2o.certificates import BanachEstimate as BanachEstimate
+from implicit_l2o.certificates import DavisYinDistance as DavisYinDistance
+from implicit_l2o.certificates import Calibration as Calibration
+from implicit_l2o.certificates import Threshold as Threshold
+from implicit_l2o.certificates import calibrate as calibrate
+from implicit_l2o.certificates import certificates_from_json as certificates_from_json
+from implicit_l2o.certificates import certificates_to_json as certificates_to_json
+from implicit_l2o.certificates import ConstraintViolation as ConstraintViolation
+from implicit_l2o.certificates import FixedPointResidual as FixedPointResidual
+from implicit_l2o.certificates import Objective as Objective
+from implicit_l2o.certificates import ProximalResidual as ProximalResidual
+from implicit_l2o.certificates import RelativeDataFidelity as RelativeDataFidelity
+from implicit_l2o.certificates import Sparsity as Sparsity
+from implicit_l2o.certificates import TotalVariation as TotalVariation
+
+# The whole pipeline, and what it returns
+from implicit_l2o.layer import fixed_point as fixed_point
+from implicit_l2o.layer import solve as solve
+from implicit_l2o.layer import ImplicitLayer as ImplicitLayer
+from implicit_l2o.layer import ConvergenceError as ConvergenceError
+from implicit_l2o._solution import AdjointReport as AdjointReport
+from implicit_l2o._solution import ConvergenceWarning as ConvergenceWarning
+from implicit_l2o._solution import FixedPoint as FixedPoint
+from implicit_l2o._solution import Solution as Solution
+from implicit_l2o._solution import Status as Status
+
+# Diagnostics: how good a gradient or an iteration is
+from implicit_l2o.diagnostics import contraction_estimate as contraction_estimate
+from implicit_l2o.diagnostics import lipschitz_lower_bound as lipschitz_lower_bound
+from implicit_l2o.diagnostics import DescentReport as DescentReport
+from implicit_l2o.diagnostics import descent_conditions as descent_conditions
+from implicit_l2o.diagnostics import GradientReport as GradientReport
+from implicit_l2o.diagnostics import gradient_report as gradient_report

@@ -164,8 +164,8 @@ def separated(
 
     With `e = K x - y` (at a splitting's iterates `x` in the first set, `y` in the second) and any `t > 0`, project
     `x - t K^T e` and `y + t e`. The two variational inequalities give, for every common point `x*`,
-    `|x* - x| >= (t <e, K p1 - p2> - e1^2 - e2 (|e| + e2)) / (e1 + |K| e2)`, `e1 = |p1 - x|`, `e2 = |p2 - y|`: a proof that no
-    common point lies within that radius. It is called infeasible when the radius exceeds a thousand times the
+    `|x* - x| >= (t <e, K p1 - p2> - e1^2 - e2 (|e| + e2)) / (e1 + |K| e2)`, with `e1 = |p1 - x|`, `e2 = |p2 - y|`: a
+    proof that no common point lies within that radius. It is called infeasible when the radius exceeds a thousand times the
     iterate's size, which a merely slow problem does not reach. A term that is not a set counts as the whole space, which
     keeps the proof: separating more separates less.
     """
