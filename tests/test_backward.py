@@ -5,13 +5,13 @@ import warnings
 
 import pytest
 import torch
-from cases import BACKWARDS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 
 import implicit_l2o as il2o
+from cases import BACKWARDS
 
 TIGHT = il2o.KrasnoselskiiMann(il2o.Stopping(atol=1e-13, rtol=0.0, max_steps=5000))
 EXACT = {

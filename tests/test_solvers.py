@@ -4,12 +4,12 @@ import warnings
 
 import pytest
 import torch
-from cases import SOLVERS, SPLITTINGS, draw, spoil
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 import implicit_l2o as il2o
+from cases import SOLVERS, SPLITTINGS, draw, spoil
 from implicit_l2o.solvers import iterate
 
 NAMES = [il2o.Status(i).name for i in range(6)]

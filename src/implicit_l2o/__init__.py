@@ -3,8 +3,6 @@
 The public names in the order of the pipeline. `fixed_point`, `solve` and `ImplicitLayer` put the stages together.
 """
 
-# isort: skip_file - the order is the pipeline's
-
 # 1  the problem
 from implicit_l2o.problem import Problem as Problem
 
