@@ -5,13 +5,13 @@ import warnings
 
 import pytest
 import torch
-from cases import BACKWARDS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 
 import implicit_l2o as il2o
+from cases import BACKWARDS
 
 TIGHT = il2o.KrasnoselskiiMann(il2o.Stopping(atol=1e-13, rtol=0.0, max_steps=5000))
 EXACT = {
@@ -101,7 +101,9 @@ def test_gradcheck_and_gradgradcheck_through_davis_yin_away_from_kinks(backward:
 
 def test_third_derivatives_are_refused_and_not_wrong() -> None:
     b = torch.tensor([[0.3]], dtype=torch.float64, requires_grad=True)
-    z = il2o.fixed_point(lambda z: 0.5 * torch.tanh(z) + b, torch.zeros_like(b), solver=TIGHT, backward=il2o.Implicit()).z
+    z = il2o.fixed_point(
+        lambda z: 0.5 * torch.tanh(z) + b, torch.zeros_like(b), solver=TIGHT, backward=il2o.Implicit()
+    ).z
     (first,) = torch.autograd.grad(z.sum(), b, create_graph=True)
     with pytest.raises(RuntimeError, match="third"):
         torch.autograd.grad(first.sum(), b, create_graph=True)

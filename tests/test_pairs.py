@@ -4,9 +4,9 @@ import warnings
 
 import pytest
 import torch
-from cases import BACKWARDS, INFEASIBLE_SAMPLE, NAN_SAMPLE, SOLVERS, SPLITTINGS, draw, spoil
 
 import implicit_l2o as il2o
+from cases import BACKWARDS, INFEASIBLE_SAMPLE, NAN_SAMPLE, SOLVERS, SPLITTINGS, draw, spoil
 
 STOPPING = il2o.Stopping(atol=1e-7, rtol=0.0, max_steps=400)
 

@@ -4,12 +4,12 @@ import warnings
 
 import pytest
 import torch
-from cases import SOLVERS, SPLITTINGS, draw, spoil
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 import implicit_l2o as il2o
+from cases import SOLVERS, SPLITTINGS, draw, spoil
 from implicit_l2o.solvers import iterate
 
 NAMES = [il2o.Status(i).name for i in range(6)]
@@ -44,9 +44,7 @@ def test_finds_the_fixed_point_of_a_contraction_and_reports_its_residual(solver,
     assert point.converged.all()
     torch.testing.assert_close(point.z, exact.expand(3, n), atol=1e-10 / (1 - gamma) + 1e-12, rtol=0)
     assert (point.residual <= TIGHT.atol).all()
-    torch.testing.assert_close(
-        point.residual, (point.z @ A.T + b - point.z).norm(dim=-1), atol=1e-14, rtol=1e-3
-    )
+    torch.testing.assert_close(point.residual, (point.z @ A.T + b - point.z).norm(dim=-1), atol=1e-14, rtol=1e-3)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
