@@ -1,12 +1,287 @@
-"""Every splitting, solver and backward mode is one line here and inherits the generic tests."""
+"""Every operator, splitting, solver and backward mode is one line here and inherits the generic tests.
+
+Operators (first part): a line says how to draw the tensors an operator is made of, how to make it, the shape of a sample,
+and a slow independent oracle for one sample. Tensors drawn with "B" differ by sample. All are differentiated in the
+gradient tests, so what constrains them (a positive radius, ordered bounds) is built into the draw or into `make`.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+import scipy.sparse
 import torch
 from torch import Tensor
 
 import implicit_l2o as il2o
+import oracles
+from drawing import N, OperatorCase, Size, normal, positive
+from implicit_l2o.operators.affine_dense import dense_factor
+from implicit_l2o.operators.affine_sparse import sparse_factor
+
+IMAGE = (3, 4)
+
+# Matrices of affine sets: full rank; with a duplicate, a scaled and a zero row; the incidence of a path of N + 1 nodes.
+FULL = np.array([[1.0, 2.0, 0.0, -1.0, 0.5], [0.0, 1.0, 1.0, 0.0, 3.0]])
+DEFICIENT = np.vstack([FULL, FULL[0], 100 * FULL[1], np.zeros(N), FULL.sum(0)])
+INCIDENCE = np.eye(N + 1, N) - np.eye(N + 1, N, k=-1)
+SPARSE = scipy.sparse.csr_array(
+    np.array([[1.0, 0.0, -2.0, 0.0, 0.0], [0.0, 3.0, 0.0, 0.0, 1.0], [0.5, 0.0, 0.0, 1.0, 0.0]])
+)
+GROUPS = torch.tensor([0, 1, 0, 2, 1])
+
+
+def projector(A: np.ndarray) -> Callable[[Tensor], il2o.AbstractAffineFactor]:
+    return lambda like: dense_factor(torch.as_tensor(A, dtype=like.dtype), largest_projector=10**9)
+
+
+def row_basis(A: np.ndarray) -> Callable[[Tensor], il2o.AbstractAffineFactor]:
+    # N = 5 columns and one row: the row basis is the cheaper form.
+    return lambda like: dense_factor(torch.as_tensor(A[:1], dtype=like.dtype), largest_projector=0)
+
+
+def sparse_rows(A: np.ndarray) -> Callable[[Tensor], il2o.AbstractAffineFactor]:
+    return lambda like: sparse_factor(scipy.sparse.csr_array(A), like.dtype, like.device)
+
+
+def affine(
+    name: str, factor: Callable[[Tensor], il2o.AbstractAffineFactor], A: np.ndarray, *sizes: Size
+) -> OperatorCase:
+    """An affine set whose right-hand side is `A y` for a drawn `y`, so that it is consistent."""
+    return OperatorCase(
+        f"affine-{name}",
+        lambda y: il2o.AffineSet(factor(y), y @ torch.as_tensor(A, dtype=y.dtype).mT),
+        (normal(*sizes),),
+        oracle=lambda x, y: oracles.project(x, equal=(A, A @ y)),
+    )
+
+
+def _sparse_least_squares(b: Tensor) -> il2o.LeastSquares:
+    return il2o.LeastSquares(SPARSE.astype(np.float32 if b.dtype == torch.float32 else np.float64), b)
+
+
+def _sparse_matrix(like: Tensor) -> il2o.Matrix:
+    return il2o.Matrix(SPARSE.astype(np.float32 if like.dtype == torch.float32 else np.float64))
+
+
+SETS = [
+    OperatorCase("free", il2o.Free, oracle=lambda x: x),
+    OperatorCase("orthant", il2o.NonnegativeOrthant, oracle=lambda x: oracles.project(x, at_least=0.0)),
+    OperatorCase(
+        "box-numbers", lambda: il2o.Box(lower=-1.0, upper=0.5), oracle=lambda x: oracles.project(x, -1.0, 0.5)
+    ),
+    OperatorCase(
+        "box-below", lambda c: il2o.Box(upper=c), (normal(N),), oracle=lambda x, c: oracles.project(x, at_most=c)
+    ),
+    OperatorCase(
+        "box-shared",
+        lambda c, r: il2o.Box(lower=c - r, upper=c + r),
+        (normal(N), positive(N)),
+        oracle=lambda x, c, r: oracles.project(x, c - r, c + r),
+    ),
+    OperatorCase(
+        "box-per-sample",
+        lambda r: il2o.Box(lower=0.0, upper=r),
+        (positive("B", N),),
+        oracle=lambda x, r: oracles.project(x, 0.0, r),
+    ),
+    OperatorCase(
+        "box-image",
+        lambda c, r: il2o.Box(lower=c - r, upper=c + 1),
+        (normal(1, *IMAGE), positive("B", *IMAGE)),
+        IMAGE,
+        oracle=lambda x, c, r: oracles.project(x, c - r, c + 1),
+    ),
+    OperatorCase(
+        "half-space-shared",
+        il2o.HalfSpace,
+        (normal(N), normal()),
+        oracle=lambda x, a, beta: oracles.project(x, below=(a[None], beta[None])),
+    ),
+    OperatorCase(
+        "half-space-per-sample",
+        il2o.HalfSpace,
+        (normal("B", *IMAGE), normal("B")),
+        IMAGE,
+        oracle=lambda x, a, beta: oracles.project(x, below=(a[None], beta[None])),
+    ),
+    OperatorCase("simplex", il2o.Simplex, oracle=lambda x: oracles.simplex(x, 1.0)),
+    OperatorCase("simplex-per-sample", il2o.Simplex, (positive("B"),), oracle=oracles.simplex),
+    OperatorCase("simplex-image", il2o.Simplex, (positive(),), IMAGE, oracle=oracles.simplex),
+    OperatorCase("l1-ball", lambda: il2o.L1Ball(2.0), oracle=lambda x: oracles.l1_ball(x, 2.0, 0.0)),
+    OperatorCase("l1-ball-per-sample", il2o.L1Ball, (positive("B"), normal("B", N)), oracle=oracles.l1_ball),
+    OperatorCase("l1-ball-image", il2o.L1Ball, (positive(), normal(1, *IMAGE)), IMAGE, oracle=oracles.l1_ball),
+    OperatorCase("l2-ball", lambda: il2o.L2Ball(2.0), oracle=lambda x: oracles.l2_ball(x, 2.0, 0.0)),
+    OperatorCase("l2-ball-per-sample", il2o.L2Ball, (positive("B"), normal("B", N)), oracle=oracles.l2_ball),
+    OperatorCase("l2-ball-image", il2o.L2Ball, (positive("B"), normal(1, *IMAGE)), IMAGE, oracle=oracles.l2_ball),
+    OperatorCase("linf-ball", lambda: il2o.LInfBall(1.0), oracle=lambda x: oracles.project(x, -1.0, 1.0)),
+    OperatorCase(
+        "linf-ball-per-sample",
+        il2o.LInfBall,
+        (positive("B"), normal(N)),
+        oracle=lambda x, r, c: oracles.project(x, c - r, c + r),
+    ),
+    OperatorCase("second-order-cone", il2o.SecondOrderCone, oracle=oracles.second_order_cone),
+    affine("projector", projector(FULL), FULL, N),
+    affine("projector-per-sample", projector(FULL), FULL, "B", N),
+    affine("projector-deficient", projector(DEFICIENT), DEFICIENT, "B", N),
+    affine("row-basis", row_basis(FULL), FULL[:1], "B", N),
+    affine("sparse", sparse_rows(FULL), FULL, N),
+    affine("sparse-deficient", sparse_rows(DEFICIENT), DEFICIENT, "B", N),
+    affine("sparse-incidence", sparse_rows(INCIDENCE), INCIDENCE, "B", N),
+    OperatorCase(
+        "affine-learned-matrix",
+        lambda A, b: il2o.AffineSet(A, b),
+        (normal(2, N), normal("B", 2)),
+        oracle=lambda x, A, b: oracles.project(x, equal=(A, b)),
+    ),
+    OperatorCase(
+        "product",
+        lambda r: il2o.ProductSet((il2o.Simplex(), il2o.L2Ball(r)), sizes=(2, (3, 1))),
+        (positive("B"),),
+        oracle=lambda x, r: np.concatenate([oracles.simplex(x[:2], 1.0), oracles.l2_ball(x[2:], r, 0.0)]),
+    ),
+    OperatorCase(
+        "translate-set",
+        lambda by: il2o.TranslateSet(il2o.SecondOrderCone(), by),
+        (normal("B", N),),
+        oracle=lambda x, by: by + oracles.second_order_cone(x - by),
+    ),
+    OperatorCase(
+        "scale-set",
+        lambda factor: il2o.ScaleSet(il2o.LInfBall(1.0), factor),
+        (positive("B"),),
+        oracle=lambda x, factor: oracles.project(x, -factor, factor),
+    ),
+]
+
+FUNCTIONS = [
+    OperatorCase("l1-norm", il2o.L1Norm, oracle=lambda x: oracles.prox(x, [[i] for i in range(N)], np.ones(N))),
+    OperatorCase(
+        "l1-norm-weights",
+        il2o.L1Norm,
+        (positive("B", N),),
+        oracle=lambda x, w: oracles.prox(x, [[i] for i in range(N)], w),
+    ),
+    OperatorCase("l2-norm", lambda: il2o.L2Norm(0.5), oracle=lambda x: oracles.prox(x, [range(N)], [0.5])),
+    OperatorCase(
+        "l2-norm-image", il2o.L2Norm, (positive("B"),), IMAGE, oracle=lambda x, w: oracles.prox(x, [range(12)], [w])
+    ),
+    OperatorCase(
+        "group-norm-dim",
+        lambda w: il2o.GroupL2Norm(w, dim=0),
+        (positive("B", 1, 4),),
+        IMAGE,
+        oracle=lambda x, w: oracles.prox(x, [[i, i + 4, i + 8] for i in range(4)], w),
+    ),
+    OperatorCase(
+        "group-norm-labels",
+        lambda w: il2o.GroupL2Norm(w, groups=GROUPS),
+        (positive("B", 3),),
+        oracle=lambda x, w: oracles.prox(x, [[0, 2], [1, 4], [3]], w),
+    ),
+    OperatorCase(
+        "translate",
+        lambda by: il2o.Translate(il2o.L1Norm(), by),
+        (normal("B", N),),
+        oracle=lambda x, by: by + oracles.prox(x - by, [[i] for i in range(N)], np.ones(N)),
+    ),
+    OperatorCase(
+        "scale",
+        lambda factor: il2o.Scale(il2o.L2Norm(), factor),
+        (positive("B"),),
+        oracle=lambda x, factor: oracles.prox(x, [range(N)], [factor]),
+    ),
+    OperatorCase(
+        "separable-sum",
+        lambda w: il2o.SeparableSum((il2o.L1Norm(w), il2o.L2Norm()), sizes=(2, 3)),
+        (positive("B", 2),),
+        oracle=lambda x, w: oracles.prox(x, [[0], [1], [2, 3, 4]], [*w, 1.0]),
+    ),
+]
+
+# Known by their prox alone. By Moreau, the conjugate of a norm is the indicator of the dual norm's ball.
+PROXES = [
+    OperatorCase(
+        "conjugate-l1",
+        lambda w: il2o.Conjugate(il2o.L1Norm(w)),
+        (positive("B", N),),
+        oracle=lambda x, w: oracles.project(x, -w, w),
+    ),
+    OperatorCase(
+        "conjugate-l2",
+        lambda w: il2o.Conjugate(il2o.L2Norm(w)),
+        (positive("B"),),
+        oracle=lambda x, w: oracles.l2_ball(x, w, 0.0),
+    ),
+    OperatorCase(
+        "conjugate-linf-ball",
+        lambda r: il2o.Conjugate(il2o.LInfBall(r)),
+        (positive("B"),),
+        oracle=lambda x, r: oracles.prox(x, [[i] for i in range(N)], np.full(N, r)),
+    ),
+    OperatorCase(
+        "separable-sum-with-set",
+        lambda r: il2o.SeparableSum((il2o.L1Norm(), il2o.L2Ball(r)), sizes=(2, 3)),
+        (positive("B"),),
+        oracle=lambda x, r: np.concatenate(
+            [oracles.prox(x[:2], [[0], [1]], np.ones(2)), oracles.l2_ball(x[2:], r, 0.0)]
+        ),
+    ),
+]
+
+SMOOTH = [
+    OperatorCase("linear-cost", il2o.LinearCost, (normal("B", N),)),
+    OperatorCase("linear-cost-image", il2o.LinearCost, (normal(1, *IMAGE),), IMAGE),
+    OperatorCase("quadratic-number", lambda w: il2o.QuadraticCost(linear=w, diagonal=0.5), (normal("B", N),)),
+    OperatorCase("quadratic-diagonal", lambda d: il2o.QuadraticCost(diagonal=d), (positive(N),)),
+    OperatorCase("quadratic-diagonals", lambda w, d: il2o.QuadraticCost(w, d), (normal(N), positive("B", N))),
+    OperatorCase(
+        "quadratic-matrix",
+        lambda w, d, L: il2o.QuadraticCost(w, d, L @ L.mT),
+        (normal("B", N), positive(N), normal(N, N)),
+    ),
+    OperatorCase(
+        "quadratic-matrices", lambda w, L: il2o.QuadraticCost(w, matrix=L @ L.mT), (normal("B", N), normal("B", N, N))
+    ),
+    OperatorCase("quadratic-image", lambda L: il2o.QuadraticCost(matrix=L @ L.mT), (normal(12, 2),), IMAGE),
+    OperatorCase("least-squares", il2o.LeastSquares, (normal(3, N), normal("B", 3), positive("B"))),
+    OperatorCase("least-squares-sparse", lambda b: _sparse_least_squares(b), (normal(3),)),
+    OperatorCase(
+        "least-squares-convolution",
+        lambda w, b: il2o.LeastSquares(il2o.Convolution2D(w, (2, 4, 5), padding=1), b, 0.5),
+        (normal(1, 2, 3, 3), normal("B", 1, 4, 5)),
+        (2, 4, 5),
+    ),
+]
+
+
+LINEAR = [
+    OperatorCase("identity", lambda: il2o.Identity(IMAGE), (), IMAGE),
+    OperatorCase("matrix-tall", il2o.Matrix, (normal(7, N),)),
+    OperatorCase("matrix-wide", lambda A: il2o.Matrix(A, sample_shape=IMAGE), (normal(2, 12),), IMAGE),
+    OperatorCase("matrix-sparse", lambda like: _sparse_matrix(like), (normal(),)),
+    OperatorCase("finite-differences", lambda: il2o.FiniteDifferences2D((4, 5)), (), (4, 5)),
+    OperatorCase("finite-differences-row", lambda: il2o.FiniteDifferences2D((1, 5)), (), (1, 5)),
+    OperatorCase("finite-differences-channels", lambda: il2o.FiniteDifferences2D((2, 3, 4)), (), (2, 3, 4)),
+    OperatorCase("convolution", lambda w: il2o.Convolution2D(w, (2, 5, 6)), (normal(3, 2, 3, 2),), (2, 5, 6)),
+    OperatorCase(
+        "convolution-padded",
+        lambda w: il2o.Convolution2D(w, (1, 4, 5), padding=(2, 1)),
+        (normal(2, 1, 3, 3),),
+        (1, 4, 5),
+    ),
+    OperatorCase(
+        "convolution-strided",
+        lambda w: il2o.Convolution2D(w, (2, 6, 8), padding=1, stride=(2, 3)),
+        (normal(2, 2, 3, 3),),
+        (2, 6, 8),
+    ),
+]
+
+OPERATORS = SETS + FUNCTIONS + PROXES + SMOOTH + LINEAR
+
+# Splittings, solvers and backward modes.
 
 NAN_SAMPLE, INFEASIBLE_SAMPLE = 0, 1  # where `spoil` puts them
 

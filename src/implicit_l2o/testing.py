@@ -37,6 +37,7 @@ def check_set(set_: AbstractSet, x: Tensor) -> None:
         x: points `(B, *shape)`, B >= 2.
     """
     name = type(set_).__name__
+    check_batch(set_, x, lambda set_, x: set_.project(x))
     y = _other(x)
     Px, Py = set_.project(x), set_.project(y)
     size = 1 + _norm(x) + _norm(y) + _norm(Px) + _norm(Py)
@@ -46,7 +47,6 @@ def check_set(set_: AbstractSet, x: Tensor) -> None:
     _require(_dot(x - Px, Py - Px), _digits(x) * size**2, f"{name}: the variational inequality <x - Px, c - Px> <= 0")
     _check_prox_laws(set_, x, 0.7)
     _require(_norm(set_.prox(x, 0.3) - Px), 0.0, f"{name}: the prox of a set is its projection, whatever the step")
-    check_batch(set_, x, AbstractSet.project)
 
 
 def check_prox(term: AbstractProximable, x: Tensor, step: float = 0.7) -> None:
@@ -62,8 +62,8 @@ def check_prox(term: AbstractProximable, x: Tensor, step: float = 0.7) -> None:
         step: positive.
     """
     name = type(term).__name__
-    _check_prox_laws(term, x, step)
     check_batch(term, x, lambda term, x: term.prox(x, step))
+    _check_prox_laws(term, x, step)
     if not isinstance(term, AbstractFunction):
         return
     p = term.prox(x, step)
@@ -107,7 +107,7 @@ def check_smooth(term: AbstractSmooth, x: Tensor) -> None:
     apply = term.apply(x)
     size = 1 + _norm(apply) + _norm(gradient)
     _require(_norm(apply - gradient), _digits(x) * size, f"{name}: apply must be the gradient of value")
-    check_batch(term, x, AbstractSmooth.apply)
+    check_batch(term, x, lambda term, x: term.apply(x))
     lipschitz = term.lipschitz
     if lipschitz is None:
         return
@@ -145,10 +145,10 @@ def check_linear_operator(
             raise AssertionError(f"{name}: {what} gives shape {tuple(result.shape)}, declared {tuple(like.shape)}.")
     bound = operator.norm_bound
     size = 1 + bound * (_norm(x) + _norm(v)) * (1 + _norm(y))
-    error = (_dot(Kx, y) - _dot(x, Kty)).abs()
-    _require(error, _digits(x) * size, f"{name}: <Kx, y> must equal <x, K^T y>")
     error = _norm(operator.apply(2 * x - 3 * v) - 2 * Kx + 3 * operator.apply(v))
     _require(error, 8 * _digits(x) * size, f"{name}: apply must be linear")
+    error = (_dot(Kx, y) - _dot(x, Kty)).abs()
+    _require(error, _digits(x) * size, f"{name}: <Kx, y> must equal <x, K^T y>")
     for _ in range(_POWER_ITERATIONS):
         v = operator.adjoint(operator.apply(v / _expand(_norm(v) + 1e-30, v)))
     found = _norm(operator.apply(v / _expand(_norm(v) + 1e-30, v)))
@@ -161,8 +161,8 @@ def check_linear_operator(
             (derivative,) = torch.autograd.grad((there(point) * along).sum(), point)
         error = _norm(derivative - back(along))
         _require(error, _digits(x) * size, f"{name}: the derivative of a linear map is its transpose")
-    check_batch(operator, x, AbstractLinearOperator.apply)
-    check_batch(operator, y, AbstractLinearOperator.adjoint)
+    check_batch(operator, x, lambda operator, x: operator.apply(x))
+    check_batch(operator, y, lambda operator, y: operator.adjoint(y))
 
 
 def check_batch(operator: Any, x: Tensor, function: Callable[[Any, Tensor], Tensor]) -> None:
@@ -190,6 +190,11 @@ def check_batch(operator: Any, x: Tensor, function: Callable[[Any, Tensor], Tens
     half = x.shape[0] // 2
     for index in (*samples.split(1), samples[:half], samples[half:], samples.flip(0)):
         part = function(operator.restrict(index), x[index])
+        if part.shape != whole[index].shape:
+            raise AssertionError(
+                f"{name}: restricted to samples {index.tolist()} it gives shape {tuple(part.shape)}, not "
+                f"{tuple(whole[index].shape)}: does each field that differs by sample say so in its metadata?"
+            )
         error = _norm(part - whole[index])
         what = f"{name}: restricted to samples {index.tolist()} it must give what it gives in the batch"
         _require(error, 4096 * torch.finfo(x.dtype).eps * (1 + _norm(whole[index]) + _norm(x[index])), what)

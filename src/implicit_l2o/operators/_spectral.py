@@ -15,16 +15,15 @@ def eigenvalue_bound(matrix: Shaped[Tensor, "*batch n n"], squarings: int = 5) -
         matrix: `(*batch, n, n)` symmetric or complex Hermitian.
         squarings: `p`.
     """
-    power = matrix.detach()
     rounding = 1 + 8 * matrix.shape[-1] * torch.finfo(matrix.dtype).eps
-    log_bound = torch.zeros((), device=matrix.device)
-    for exponent in range(squarings + 1):
+    # M^(2^p) = c_p M_p with M_p of size one, so nothing overflows; a zero matrix stays zero to the end.
+    largest = matrix.detach().abs().amax((-2, -1))
+    scale = torch.where(largest == 0, 1.0, largest)
+    power, log_bound = matrix.detach() / scale[..., None, None], scale.log()
+    for exponent in range(squarings):
         size = torch.linalg.matrix_norm(power)
-        # M^(2^p) = c_p M_p with M_p of norm one, so nothing overflows; a zero matrix keeps size 0 to the end.
-        if exponent == squarings:
-            return torch.exp(log_bound + size.log() / 2**exponent) * rounding
-        safe = torch.where(size == 0, 1.0, size)
-        log_bound = log_bound + safe.log() / 2**exponent
-        power = power / safe[..., None, None]
+        scale = torch.where(size == 0, 1.0, size)
+        log_bound = log_bound + scale.log() / 2**exponent
+        power = power / scale[..., None, None]
         power = power @ power
-    raise ValueError(f"eigenvalue_bound needs squarings >= 0; got {squarings}.")
+    return torch.exp(log_bound + torch.linalg.matrix_norm(power).log() / 2**squarings) * rounding

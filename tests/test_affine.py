@@ -1,0 +1,216 @@
+"""Affine sets: the choice of a factorisation, dependent rows, reuse, and gradients on every path."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.sparse
+import torch
+from torch import Tensor
+
+import cases
+import implicit_l2o as il2o
+from implicit_l2o.operators.affine_dense import DenseProjector, RowBasis
+from implicit_l2o.operators.affine_sparse import SparseRows
+
+Matrix = scipy.sparse.csr_array
+
+
+def grid(k: int) -> Matrix:
+    """Node-arc incidence of the directed k x k grid: k^2 nodes, 2k(k-1) arcs, rank k^2 - 1."""
+    node = np.arange(k * k).reshape(k, k)
+    tail = np.concatenate([node[:, :-1].ravel(), node[:-1].ravel()])
+    head = np.concatenate([node[:, 1:].ravel(), node[1:].ravel()])
+    arcs = np.arange(len(tail))
+    values = np.concatenate([np.ones(len(tail)), -np.ones(len(tail))])
+    return Matrix((values, (np.concatenate([tail, head]), np.concatenate([arcs, arcs]))), shape=(k * k, len(tail)))
+
+
+def unit_flow(k: int) -> Tensor:
+    """One unit from the first node to the last."""
+    b = torch.zeros(k * k, dtype=torch.float64)
+    b[0], b[-1] = 1.0, -1.0
+    return b
+
+
+def torch_csr(A: Matrix) -> Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.as_tensor(A.toarray()).to_sparse_csr()
+
+
+@pytest.mark.parametrize(
+    ("A", "kind", "rank"),
+    [
+        (torch.randn(5, 40), DenseProjector, 5),  # few columns
+        (torch.randn(5, 400), RowBasis, 5),  # many columns, few rows
+        (torch.randn(300, 400), DenseProjector, 300),  # the projector is the cheaper form
+        (grid(5), DenseProjector, 24),  # sparse but small
+        (grid(13), SparseRows, 168),
+        (torch.as_tensor(grid(13).toarray()), SparseRows, 168),  # dense storage, sparse structure
+        (Matrix(np.ones((2, 500))), RowBasis, 1),
+        (torch.zeros(2, 3), DenseProjector, 0),
+    ],
+)
+def test_the_factorisation_is_chosen_by_size_and_structure(A: Any, kind: type, rank: int) -> None:
+    factor = il2o.affine_factor(A)
+    assert isinstance(factor, kind)
+    assert factor.rank == rank
+    assert factor.shape == A.shape
+
+
+@pytest.mark.parametrize("k", [5, 13, 30])
+def test_grid_projection_against_dense_least_squares(k: int) -> None:
+    A, b = grid(k), unit_flow(k)
+    x = torch.randn(4, A.shape[1], dtype=torch.float64)
+    result = il2o.AffineSet(A, b).project(x)
+    correction = np.linalg.lstsq(A.toarray(), (A @ x.numpy().T) - b.numpy()[:, None], rcond=1e-10)[0]
+    np.testing.assert_allclose(result.numpy(), x.numpy() - correction.T, atol=1e-10)
+    np.testing.assert_allclose((A @ result.numpy().T).T, np.broadcast_to(b, (4, k * k)), atol=1e-11)
+
+
+def test_every_way_to_pass_a_matrix_gives_the_same_set() -> None:
+    A, x = grid(13), torch.randn(2, 312, dtype=torch.float64)
+    b = unit_flow(13)
+    expected = il2o.AffineSet(A, b).project(x)
+    forms = (
+        A.tocoo(),
+        A.tocsc(),
+        scipy.sparse.csr_matrix(A),
+        torch_csr(A),
+        torch.as_tensor(A.toarray()),
+        il2o.affine_factor(A),
+    )
+    for form in forms:
+        torch.testing.assert_close(il2o.AffineSet(form, b).project(x), expected, atol=1e-12, rtol=0)
+    # A SciPy matrix, integers included, follows the dtype of b.
+    single = il2o.AffineSet(A.astype(np.int8), b.float()).project(x.float())
+    assert single.dtype == torch.float32
+    torch.testing.assert_close(single.double(), expected, atol=1e-5, rtol=0)
+
+
+def test_a_sample_may_have_any_shape() -> None:
+    image = torch.randn(2, 5, 8, dtype=torch.float64)
+    set_ = il2o.AffineSet(grid(5), unit_flow(5))
+    assert torch.equal(set_.project(image), set_.project(image.flatten(1)).reshape(2, 5, 8))
+
+
+@pytest.mark.parametrize("factor", [cases.projector, cases.sparse_rows])
+def test_gradient_of_the_right_hand_side_is_the_transposed_pseudo_inverse(factor: Any) -> None:
+    # DEFICIENT has a duplicate, a scaled and a zero row: which row is left out must not show.
+    A = cases.DEFICIENT
+    b = torch.as_tensor(A @ np.arange(5.0)).requires_grad_()
+    x = torch.randn(3, 5, dtype=torch.float64)
+    cotangent = torch.randn(3, 5, dtype=torch.float64)
+    il2o.AffineSet(factor(A)(x), b).project(x).backward(cotangent)
+    expected = np.linalg.pinv(A, rcond=1e-10).T @ cotangent.sum(0).numpy()
+    assert b.grad is not None
+    np.testing.assert_allclose(b.grad.numpy(), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("k", [5, 13])
+def test_cotangents_are_projected_onto_the_null_space(k: int) -> None:
+    A = grid(k)
+    x = torch.randn(2, A.shape[1], dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(il2o.AffineSet(A, unit_flow(k)).project(x).pow(3).sum(), x, create_graph=True)
+    np.testing.assert_allclose(A @ gradient.detach().numpy().T, 0, atol=1e-10)
+    (second,) = torch.autograd.grad(gradient.square().sum(), x)
+    np.testing.assert_allclose(A @ second.numpy().T, 0, atol=1e-9)
+    assert second.abs().max() > 0
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # torch's own, when forward mode loads
+def test_the_sparse_path_works_under_torch_func() -> None:
+    A = grid(13)
+    set_ = il2o.AffineSet(A, unit_flow(13))
+    x, tangent = torch.randn(2, 312, dtype=torch.float64), torch.randn(2, 312, dtype=torch.float64)
+    projected = set_.project(tangent) - set_.project(torch.zeros_like(tangent))
+    _, along = torch.func.jvp(set_.project, (x,), (tangent,))
+    torch.testing.assert_close(along, projected)
+    _, back = torch.func.vjp(set_.project, x)
+    torch.testing.assert_close(back(tangent)[0], projected)
+    torch.testing.assert_close(torch.func.vmap(set_.project)(x[None].expand(3, -1, -1))[1], set_.project(x))
+
+
+def test_the_factor_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_ = il2o.AffineSet(grid(13), unit_flow(13))
+
+    def refuse(*arguments: Any, **options: Any) -> None:
+        raise AssertionError("factorised again")
+
+    monkeypatch.setattr("scipy.sparse.linalg.splu", refuse)
+    monkeypatch.setattr(torch.linalg, "svd", refuse)
+    other = set_.with_rhs(2 * unit_flow(13)[None].repeat(3, 1))
+    assert other.factor is set_.factor
+    assert other.restrict(torch.tensor([0, 2])).factor is set_.factor
+    x = torch.zeros(3, 312, dtype=torch.float64)
+    torch.testing.assert_close(other.project(x), 2 * set_.project(x))
+
+
+def test_rank_is_judged_whatever_the_units_and_the_dtype() -> None:
+    rows = np.array([[1.0, 1.0, 0.0], [0.0, 1.0, 1.0]])
+    for dtype in (torch.float32, torch.float64):
+        units = torch.as_tensor(np.diag([1e-9, 1e6]) @ rows, dtype=dtype)
+        assert il2o.affine_factor(units).rank == 2
+        third = torch.tensor(1 / 3, dtype=dtype)
+        multiple = torch.cat([units, third * units])  # equal up to the rounding of the dtype
+        assert il2o.affine_factor(multiple).rank == 2
+    many = scipy.sparse.vstack([grid(13), grid(13) * 0.1, Matrix((4, 312)), grid(13)[:5] - 3 * grid(13)[5:10]]).tocsr()
+    assert il2o.affine_factor(many).rank == 168
+    assert il2o.affine_factor(many, dtype=torch.float32).rank == 168
+
+
+@pytest.mark.parametrize("A", [torch.as_tensor(grid(5).toarray()), grid(13)], ids=["dense", "sparse"])
+def test_an_inconsistent_system_is_an_error_that_names_sample_and_residual(A: Any) -> None:
+    m = A.shape[0]
+    b = torch.zeros(3, m, dtype=torch.float64)
+    b[2, 0] = 1.0  # a source without a sink: the least residual is |b| / sqrt(m), in any direction of the range
+    with pytest.raises(ValueError, match=r"no x satisfies A x = b.*sample 2.*\|A x - b\| / \|b\| is 0\.\d+"):
+        il2o.AffineSet(A, b)
+    with pytest.raises(ValueError, match="rank"):
+        il2o.AffineSet(A, b[2])
+    b[2, -1] = -1.0
+    il2o.AffineSet(A, b)
+    b[1] = torch.nan  # a failed sample, not an inconsistent one
+    x = torch.randn(3, A.shape[1], dtype=torch.float64)
+    result = il2o.AffineSet(A, b).project(x)
+    assert torch.isnan(result[1]).all()
+    assert torch.isfinite(result[[0, 2]]).all()
+
+
+def test_ill_conditioned_sparse_rows_are_refused() -> None:
+    # Consecutive rows that differ by a small angle: A A^T has the square of their condition number.
+    n = 300
+    A = scipy.sparse.csr_array(np.ones((40, n)) + 2e-5 * scipy.sparse.random(40, n, 0.3, random_state=0).toarray())
+    with pytest.raises(ValueError, match="pass a dense A"):
+        il2o.AffineSet(A, torch.zeros(40, dtype=torch.float64))
+    dense = il2o.AffineSet(torch.as_tensor(A.toarray()), torch.zeros(40, dtype=torch.float64))
+    x = torch.randn(2, n, dtype=torch.float64)
+    np.testing.assert_allclose(A @ dense.project(x).numpy().T, 0, atol=1e-10)
+
+
+BAD = {
+    "vector": (lambda: il2o.AffineSet(torch.ones(3), torch.ones(1)), r"shape \(m, n\).*got \(3,\)"),
+    "batch of matrices": (lambda: il2o.AffineSet(torch.ones(2, 1, 3), torch.ones(2, 1)), r"got \(2, 1, 3\)"),
+    "empty": (lambda: il2o.AffineSet(torch.ones(0, 3), torch.ones(0)), r"got \(0, 3\)"),
+    "integers": (lambda: il2o.AffineSet(torch.ones(1, 3, dtype=torch.int64), torch.ones(1)), "floating point"),
+    "nan": (lambda: il2o.AffineSet(torch.full((1, 3), torch.nan), torch.ones(1)), "NaN or infinite"),
+    "sparse nan": (lambda: il2o.AffineSet(Matrix([[np.nan, 1.0]]), torch.ones(1)), "NaN or infinite"),
+    "sparse zero": (lambda: il2o.AffineSet(Matrix((20, 300)), torch.zeros(20)), "no non-zero entry"),
+    "right-hand side": (lambda: il2o.AffineSet(torch.ones(1, 3), torch.ones(2)), r"m=1 rows.*got \(2,\)"),
+    "dtype": (lambda: il2o.AffineSet(torch.ones(1, 3), torch.ones(1).double()), "torch.float32.*torch.float64"),
+    "sample": (
+        lambda: il2o.AffineSet(torch.ones(1, 3), torch.ones(1)).project(torch.ones(2, 4)),
+        "n=3 columns; got samples of 4",
+    ),
+    "sparse learned": (lambda: il2o.AffineSet(torch_csr(grid(13)).requires_grad_(), unit_flow(13)), "requires grad"),
+}
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("name", BAD)
+def test_bad_values_are_named(name: str) -> None:
+    make, message = BAD[name]
+    with pytest.raises(ValueError, match=message):
+        make()
