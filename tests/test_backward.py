@@ -12,6 +12,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 import implicit_l2o as il2o
 from cases import BACKWARDS
+from implicit_l2o.testing import check_backward
 
 TIGHT = il2o.KrasnoselskiiMann(il2o.Stopping(atol=1e-13, rtol=0.0, max_steps=5000))
 EXACT = {
@@ -36,6 +37,11 @@ def gradient(backward: il2o.AbstractBackward, W: Tensor, v: Tensor, scale: float
     (point.z * (scale * v)).sum().backward()
     assert b.grad is not None
     return b.grad / scale
+
+
+@pytest.mark.parametrize("mode", BACKWARDS)
+def test_the_contract_of_a_backward_mode(mode: str) -> None:
+    check_backward(BACKWARDS[mode], exact=mode not in ("jfb", "neumann"))
 
 
 @given(gamma=st.floats(0.1, 0.95), seed=st.integers(0, 50), k=st.integers(0, 6))

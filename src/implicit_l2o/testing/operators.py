@@ -1,12 +1,7 @@
-"""Contract checks: run them on your own operators, as the package's tests do on its own.
+"""Contract checks of operators.
 
-Each check evaluates the laws that the rest of the package relies on at the points given, and raises an `AssertionError`
-that names the law, the sample and the figures. Take the points large enough to leave the set and small enough to enter it.
-
-Example:
-    >>> import torch, implicit_l2o as il2o
-    >>> from implicit_l2o.testing import check_set
-    >>> check_set(il2o.Simplex(), torch.randn(4, 5, dtype=torch.float64))
+Each evaluates the laws that the rest of the package relies on at the points given. Take the points large enough to leave
+the set and small enough to enter it.
 """
 
 from collections.abc import Callable
