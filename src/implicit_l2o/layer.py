@@ -59,8 +59,7 @@ def fixed_point(
         >>> b.grad[0]
         tensor([2., 2., 2.])
     """
-    solver = KrasnoselskiiMann() if solver is None else solver
-    backward = JFB() if backward is None else backward
+    solver, backward = _defaults(solver, backward)
     with torch.autocast(z0.device.type, enabled=False):
         point = backward.run(T, z0, solver)
     _report(point, solver, on_failure)
@@ -95,7 +94,7 @@ def solve(
         >>> solution.x
         tensor([[0.5000, 1.0000]])
     """
-    solver = KrasnoselskiiMann() if solver is None else solver
+    solver, backward = _defaults(solver, backward)
     _check_relaxation(splitting, solver)
     with torch.autocast(x0.device.type, enabled=False):
         point = fixed_point(splitting, splitting.init(x0), solver=solver, backward=backward, on_failure=on_failure)
@@ -157,8 +156,7 @@ class ImplicitLayer(nn.Module):
         self.encoder = encoder
         self.build = build
         self.x0 = x0
-        self.solver: AbstractFixedPointSolver = KrasnoselskiiMann() if solver is None else solver
-        self.backward: AbstractBackward = JFB() if backward is None else backward
+        self.solver, self.backward = _defaults(solver, backward)
         self.certificates = tuple(certificates)
         self.on_failure: OnFailure = on_failure
 
@@ -179,10 +177,27 @@ class ImplicitLayer(nn.Module):
         sound = _batch.finite(d) if d.is_floating_point() else torch.ones(d.shape[0], dtype=torch.bool, device=d.device)
         theta = self.encoder(torch.where(_batch.expand(sound, d), d, torch.zeros_like(d)))
         splitting = self.build(theta)
-        solution = solve(
-            splitting, self.x0(theta), solver=self.solver, backward=self.backward, on_failure=self.on_failure
-        )
-        return (solution if bool(sound.all()) else _mark_unsound(solution, sound)), splitting
+        solution = solve(splitting, self.x0(theta), solver=self.solver, backward=self.backward, on_failure="ignore")
+        if not bool(sound.all()):
+            solution = _mark_unsound(solution, sound)
+        _report(solution, self.solver, self.on_failure)
+        return solution, splitting
+
+
+def _defaults(
+    solver: AbstractFixedPointSolver | None, backward: AbstractBackward | None
+) -> tuple[AbstractFixedPointSolver, AbstractBackward]:
+    solver = KrasnoselskiiMann() if solver is None else solver
+    backward = JFB() if backward is None else backward
+    if not isinstance(solver, AbstractFixedPointSolver):
+        raise TypeError(f"solver must be an AbstractFixedPointSolver such as Anderson(); got {_shown(solver)}.")
+    if not isinstance(backward, AbstractBackward):
+        raise TypeError(f"backward must be an AbstractBackward such as JFB(); got {_shown(backward)}.")
+    return solver, backward
+
+
+def _shown(value: object) -> str:
+    return value.__name__ if isinstance(value, type) else repr(value)
 
 
 def _mark_unsound(solution: Solution, sound: Bool[Tensor, " B"]) -> Solution:
@@ -223,7 +238,7 @@ def _check_relaxation(splitting: AbstractSplitting, solver: AbstractFixedPointSo
         )
 
 
-def _report(point: FixedPoint, solver: AbstractFixedPointSolver, on_failure: OnFailure) -> None:
+def _report(point: FixedPoint | Solution, solver: AbstractFixedPointSolver, on_failure: OnFailure) -> None:
     """Warn or raise about samples that did not converge, quoting the first of each kind."""
     if on_failure not in ("warn", "raise", "ignore"):
         raise ValueError(f'on_failure must be "warn", "raise" or "ignore"; got {on_failure!r}.')

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from implicit_l2o import _batch
-from implicit_l2o.solvers.base import AbstractFixedPointSolver, Stopping
+from implicit_l2o.solvers.base import AbstractFixedPointSolver, Stopping, check_stopping
 
 _RIDGE = {torch.float64: 1e-10, torch.float32: 1e-6, torch.bfloat16: 1e-3}
 _MAX_WEIGHT = 1e4  # mixing weights beyond this extrapolate from noise
@@ -62,6 +62,7 @@ class Anderson(AbstractFixedPointSolver):
     growth: float = field(default=1.0, kw_only=True)
 
     def __post_init__(self) -> None:
+        check_stopping(self.stopping)
         if self.memory < 1:
             raise ValueError(f"Anderson needs memory >= 1; got memory={self.memory}.")
         if self.ridge is not None and not self.ridge > 0:

@@ -74,6 +74,12 @@ class Stopping:
         return step == 1 or step % self.check_every == 0 or step >= self.max_steps
 
 
+def check_stopping(stopping: object) -> None:
+    """Raise a `TypeError` unless it is a `Stopping`: a bare tolerance is easily passed in its place."""
+    if not isinstance(stopping, Stopping):
+        raise TypeError(f"stopping must be a Stopping; got {stopping!r}.")
+
+
 class AbstractFixedPointSolver(ABC):
     """How the next iterate is made from `z` and `T(z)`; the loop itself is `iterate`."""
 

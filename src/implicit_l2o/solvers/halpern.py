@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from implicit_l2o import _batch
-from implicit_l2o.solvers.base import AbstractFixedPointSolver, Stopping
+from implicit_l2o.solvers.base import AbstractFixedPointSolver, Stopping, check_stopping
 
 
 class _State(NamedTuple):
@@ -45,6 +45,7 @@ class Halpern(AbstractFixedPointSolver):
     relaxation: float = field(default=1.0, init=False)
 
     def __post_init__(self) -> None:
+        check_stopping(self.stopping)
         if self.restart is not None and not 0 < self.restart < 1:
             raise ValueError(f"Halpern needs 0 < restart < 1 (or None); got restart={self.restart}.")
 

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from implicit_l2o.solvers.base import AbstractFixedPointSolver, State, Stopping
+from implicit_l2o.solvers.base import AbstractFixedPointSolver, State, Stopping, check_stopping
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class KrasnoselskiiMann(AbstractFixedPointSolver):
     relaxation: float = field(default=1.0, kw_only=True)
 
     def __post_init__(self) -> None:
+        check_stopping(self.stopping)
         if not 0 < self.relaxation < 2:
             raise ValueError(f"KrasnoselskiiMann needs 0 < relaxation < 2; got relaxation={self.relaxation}.")
 
