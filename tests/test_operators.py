@@ -157,6 +157,24 @@ def test_convolution_is_the_loop(padding: tuple[int, int], stride: tuple[int, in
     assert np.linalg.norm(matrix, 2) <= operator.norm_bound
 
 
+def test_convolution_bound_of_a_large_image_uses_few_frequencies() -> None:
+    weight = torch.randn(2, 3, 3, 4, dtype=torch.float64)
+    bound = il2o.Convolution2D(weight, (3, 150, 200)).norm_bound
+    every_frequency = torch.linalg.matrix_norm(torch.fft.fft2(weight, s=(600, 600)).permute(2, 3, 0, 1), 2).max()
+    assert every_frequency <= bound <= 1.03 * every_frequency
+
+
+def test_a_learned_norm_follows_the_parameter() -> None:
+    A = torch.eye(2, requires_grad=True)
+    weight = torch.ones(1, 1, 1, 1, requires_grad=True)
+    operators = (il2o.Matrix(A), il2o.Convolution2D(weight, (1, 2, 2)))
+    assert [operator.norm_bound for operator in operators] == pytest.approx([1.0, 1.0], rel=1e-5)
+    with torch.no_grad():
+        A.mul_(3.0)
+        weight.mul_(3.0)
+    assert [operator.norm_bound for operator in operators] == pytest.approx([3.0, 3.0], rel=1e-5)
+
+
 def test_finite_differences_bound_is_the_norm_and_below_sqrt_8() -> None:
     for shape in ((1, 1), (2, 7), (9, 4)):
         operator = il2o.FiniteDifferences2D(shape)

@@ -63,6 +63,9 @@ class SparseMatrix:
         """From a SciPy CSR matrix."""
         return cls(_csr(matrix, dtype, device), _csr(matrix.T.tocsr(), dtype, device))
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "SparseMatrix":
+        return self  # immutable, and PyTorch cannot copy CSR tensors
+
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns."""

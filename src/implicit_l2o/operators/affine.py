@@ -15,7 +15,7 @@ from implicit_l2o.operators.affine_dense import dense_factor
 from implicit_l2o.operators.affine_sparse import sparse_factor
 from implicit_l2o.operators.base import AbstractSet
 
-_PROJECTOR = 256  # columns up to which one product with the stored projector beats every other form (measured, CPU)
+_PROJECTOR = 400  # columns up to which one product with the stored projector beats every other form (measured, CPU)
 _FEW_ROWS = 16  # up to so many equations, thin dense products beat a sparse factor
 _DENSITY = 0.05  # a large dense matrix with a smaller share of non-zeros is factorised as sparse
 
@@ -25,7 +25,7 @@ def affine_factor(
 ) -> AbstractAffineFactor:
     """Factorise the rows of `A` once, for any number of `AffineSet`s with that `A`.
 
-    By size and structure: a stored projector for n <= 256, an orthonormal basis of the rows or a stored projector (the
+    By size and structure: a stored projector for n <= 400, an orthonormal basis of the rows or a stored projector (the
     cheaper) for larger dense matrices, a sparse factor of `A A^T` for larger sparse ones (its triangular solves run on
     the host in float64). Dependent, duplicate and zero rows are found and handled by each.
 
@@ -122,6 +122,7 @@ class AffineSet(AbstractSet):
         if factor.rank < m:
             _check_consistent(factor, self.b)
         object.__setattr__(self, "factor", factor)
+        object.__setattr__(self, "A", factor if is_sparse(self.A) else self.A)  # a CSR tensor cannot be copied
         object.__setattr__(self, "point", factor.solve(self.b))
 
     def with_rhs(self, b: Float[Tensor, "*B m"]) -> "AffineSet":

@@ -32,6 +32,7 @@ class SparseRows(AbstractAffineFactor):
     accelerator each projection copies `(B, m)` numbers to the host and back. Products with `A` run on the device of `x`.
     """
 
+    matrix: Any  # SciPy CSR (m, n), as given
     shape: tuple[int, int]
     rank: int
     sparse: SparseMatrix  # the independent rows, scaled to norm one, in the dtype and on the device of A
@@ -41,6 +42,12 @@ class SparseRows(AbstractAffineFactor):
     gram: Any  # SuperLU factor of rows @ rows.T
     relations: Any  # SciPy CSC (m, m - rank): each column is a combination of the scaled rows of A that vanishes
     relations_gram: Any  # SuperLU factor of those relations, in the units of A; None where there are none
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "SparseRows":
+        return self  # immutable, and SuperLU factors cannot be copied
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return sparse_factor, (self.matrix, self.like.dtype, self.like.device)  # factorised again where it is loaded
 
     @property
     def like(self) -> Tensor:
@@ -107,12 +114,13 @@ def sparse_factor(matrix: Any, dtype: torch.dtype, device: torch.device | str) -
     gram = _factor(rows @ rows.T)
     _check_accuracy(rows, gram)
     dropped = np.setdiff1d(np.arange(matrix.shape[0]), kept)
-    relations = _relations(rows, gram, scaled[dropped], kept, dropped)
+    relations = _relations(rows, gram, scaled[dropped], kept, dropped, dtype)
     relations_gram = None
     if len(dropped):
         weighted = relations.multiply(1 / scale[:, None])
         relations_gram = _factor(weighted.T @ weighted)
     return SparseRows(
+        matrix=matrix,
         shape=matrix.shape,
         rank=len(kept),
         sparse=SparseMatrix.of(rows, dtype, device),
@@ -144,16 +152,19 @@ def _check_accuracy(rows: Any, gram: Any) -> None:
         )
 
 
-def _relations(rows: Any, gram: Any, dependent: Any, kept: np.ndarray, dropped: np.ndarray) -> Any:
+def _relations(rows: Any, gram: Any, dependent: Any, kept: np.ndarray, dropped: np.ndarray, dtype: torch.dtype) -> Any:
     """One column for each dropped row: 1 there, and minus the coefficients that express it by the kept rows."""
     import scipy.sparse as sp
+
+    # What a row left out may be off by: the rounding of A in its own dtype, or of the factor.
+    tolerance = max(1e-8, 100 * torch.finfo(dtype).eps)
 
     columns = []
     for start in range(0, len(dropped), _CHUNK):
         part = dependent[start : start + _CHUNK]
         coefficients = gram.solve((rows @ part.T).toarray())
         error = part - sp.csr_array(np.where(np.abs(coefficients) > 1e-10, coefficients, 0.0)).T @ rows
-        if abs(error).max() > 1e-6:
+        if abs(error).max() > tolerance:
             raise ValueError(
                 "AffineSet: the rows of the sparse matrix are too close to dependent to be told apart in A A^T (a row left "
                 f"out is off by {abs(error).max():.1e}); pass a dense A, or rescale the equations."

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import final
 
 import torch
@@ -71,19 +72,31 @@ class Convolution2D(AbstractLinearOperator):
 
     @property
     def norm_bound(self) -> float:
-        """A proven bound on the norm, within 6 % of the norm of a circular convolution (up to 40 channels).
+        """A proven bound on the norm, within 7 % of the norm of a circular convolution (up to 40 channels).
 
         Proof: extend the padded image of size `N = (H + 2p, W + 2p)` periodically. Where the kernel does not wrap around,
         the circular convolution on that torus gives the outputs of this operator, so `K = S C E` with `E` the
         zero-padding (an isometry) and `S` the selection of the outputs kept by border and stride (norm at most 1). So
-        `|K| <= |C| = max_w |W(w)|_2` over the discrete Fourier frequencies `w`, `W(w)` being `C_out x C_in`.
+        `|K| <= |C| = max_w |W(w)|_2` over the `N` Fourier frequencies `w`, `W(w)` being `C_out x C_in`. For large images
+        fewer frequencies do: `u* W(w) v` is, up to a phase, a trigonometric polynomial of degree `d = k // 2` in each
+        variable, so its maximum is at most `1 / cos(pi d / M)` times that over `M` equispaced points (M. Riesz, 1914).
         """
-        padding = _pair(self.padding)
-        rows, columns = (size + 2 * p for size, p in zip(self.image_shape[1:], padding, strict=True))
+        return self._fixed_norm_bound if not self.weight.requires_grad else self._bound()
+
+    @cached_property
+    def _fixed_norm_bound(self) -> float:
+        return self._bound()
+
+    def _bound(self) -> float:
+        points, factor = [], 1.0
+        for size, kernel, padding in zip(self.image_shape[1:], self.weight.shape[2:], _pair(self.padding), strict=True):
+            points.append(min(size + 2 * padding, 16 * kernel))
+            if points[-1] < size + 2 * padding:
+                factor /= math.cos(math.pi * (kernel // 2) / points[-1])
         # Half of the frequencies: the others are complex conjugates, with the same norm.
-        symbol = torch.fft.rfft2(self.weight.detach().double(), s=(rows, columns)).permute(2, 3, 0, 1)
+        symbol = torch.fft.rfft2(self.weight.detach().double(), s=points).permute(2, 3, 0, 1)
         gram = symbol @ symbol.mH if symbol.shape[-2] <= symbol.shape[-1] else symbol.mH @ symbol
-        return math.sqrt(float(eigenvalue_bound(gram).max()))
+        return factor * math.sqrt(float(eigenvalue_bound(gram).max()))
 
     def apply(self, x: Float[Tensor, "B C_in H W"]) -> Float[Tensor, "B C_out H2 W2"]:
         """`K x`."""

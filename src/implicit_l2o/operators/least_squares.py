@@ -21,7 +21,8 @@ class LeastSquares(AbstractSmooth):
     `lipschitz` is `weight * A.norm_bound^2`.
 
     Args:
-        A: a linear operator; a tensor or SciPy sparse matrix is wrapped in `Matrix`.
+        A: a linear operator; a tensor or SciPy sparse matrix is wrapped in `Matrix` (make one and pass
+            it to keep the norm of a constant matrix from one forward pass to the next).
         b: the data, `out_shape` shared if that is `(m,)`, or `(1 or B, *out_shape)`.
         weight: >= 0, a number or one value a sample `(B,)`.
 

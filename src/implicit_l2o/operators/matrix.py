@@ -53,9 +53,9 @@ class Matrix(AbstractLinearOperator):
             raise ValueError(f"Matrix has n={self.A.shape[1]} columns; got sample_shape={tuple(self.sample_shape)}.")
         if is_sparse(self.A):
             device = self.A.device if isinstance(self.A, Tensor) else "cpu"
-            object.__setattr__(
-                self, "_sparse", SparseMatrix.of(to_scipy(self.A, "Matrix"), torch_dtype(self.A), device)
-            )
+            matrix = to_scipy(self.A, "Matrix")
+            object.__setattr__(self, "_sparse", SparseMatrix.of(matrix, torch_dtype(self.A), device))
+            object.__setattr__(self, "A", matrix)  # unlike a CSR tensor it can be copied
 
     @property
     def in_shape(self) -> tuple[int, ...]:
@@ -70,12 +70,16 @@ class Matrix(AbstractLinearOperator):
     @property
     def norm_bound(self) -> float:
         """The spectral norm of a dense `A`; for a sparse one a proven bound, tight where its entries have one sign."""
-        return self._norm_bound
+        # A learned matrix may change in place between two steps of an optimiser: its norm is not kept.
+        return self._bound() if isinstance(self.A, Tensor) and self.A.requires_grad else self._fixed_norm_bound
 
     @cached_property
-    def _norm_bound(self) -> float:
+    def _fixed_norm_bound(self) -> float:
+        return self._bound()
+
+    def _bound(self) -> float:
         if self._sparse is not None:
-            return sparse_norm_bound(to_scipy(self.A, "Matrix"))
+            return sparse_norm_bound(self.A)
         A = self.A.detach().double()
         if not torch.isfinite(A).all():
             return math.nan
