@@ -8,12 +8,11 @@ import os
 # Before torch is imported: with more threads than free cores, small tensor operations wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from collections.abc import Iterator
-
-import jaxtyping
 import pytest
 import torch
 from hypothesis import settings
+
+import runtime_types
 
 # The same examples in every run, however loaded the machine is. To search for new ones:
 #   pytest --hypothesis-profile=explore
@@ -28,8 +27,6 @@ def _seed() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _bad_input(request: pytest.FixtureRequest) -> Iterator[None]:
+def _runtime_types(request: pytest.FixtureRequest) -> None:
     """Under the mark `bad_input` the run-time type check is off: the errors are those that a user sees."""
-    jaxtyping.config.update("jaxtyping_disable", request.node.get_closest_marker("bad_input") is not None)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+    runtime_types.begin_test(check=request.node.get_closest_marker("bad_input") is None)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from jaxtyping import TypeCheckError
 
+import runtime_types
 from implicit_l2o import _batch
 from implicit_l2o._solution import FixedPoint, Status
 
@@ -27,3 +28,14 @@ def test_a_wrong_shape_in_a_field_is_found() -> None:
 def test_the_check_is_off_where_bad_input_is_the_subject() -> None:
     with pytest.raises(RuntimeError, match="must match the size"):  # torch's own error
         _batch.dot(torch.ones(2, 3), torch.ones(2, 4))
+
+
+def test_a_long_test_is_checked_at_its_beginning_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime_types, "CHECKS_PER_TEST", 10)
+    runtime_types.begin_test(check=True)
+    with pytest.raises(TypeCheckError):
+        _batch.norm(torch.ones(2, 3, dtype=torch.int64))
+    for _ in range(10):
+        _batch.norm(torch.ones(2, 3))
+    with pytest.raises(RuntimeError):  # torch's own error
+        _batch.norm(torch.ones(2, 3, dtype=torch.int64))
