@@ -119,8 +119,7 @@ def _losses(
 ) -> tuple[Tensor, Solution]:
     layer.backward = backward
     devices = [batch.device] if batch.is_cuda else []
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(0)  # random layers draw the same for both modes
+    with torch.random.fork_rng(devices):  # the generator is put back: random layers draw the same for both modes
         solution = layer(batch)
         value = loss_value(solution, loss)
     if not value.requires_grad:
