@@ -88,6 +88,13 @@ def test_labels_follow_the_papers_cdf_wherever_nothing_ties():
     assert torch.equal(rule.label(new), paper)
 
 
+def test_cdf_counts_ties_and_keeps_nan():
+    rule = Calibration(torch.tensor([1.0, 2.0, 2.0, 3.0] * 5))
+    share = rule.cdf(torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0, math.nan]))
+    assert share[:5].tolist() == [0.0, 0.25, 0.75, 1.0, 1.0]
+    assert math.isnan(share[5])
+
+
 @settings(deadline=None, max_examples=50)  # the first example pays for imports
 @given(
     n=st.integers(1, 300),

@@ -253,6 +253,12 @@ def test_gradient_report_leaves_the_layer_alone():
     assert all((parameter.grad == 1).all() for parameter in layer.parameters())
 
 
+def test_gradient_report_compares_random_layers_on_the_same_draw():
+    layer = quadratic_layer(il2o.Implicit())
+    layer.encoder.insert(1, nn.Dropout(0.5))
+    assert gradient_report(layer, normal(5, 4, seed=0)).cosine == pytest.approx(1.0, abs=1e-9)
+
+
 def test_gradient_report_takes_a_loss_and_works_under_no_grad():
     layer, d = quadratic_layer(), normal(5, 4, seed=0)
     target = normal(5, 3, seed=1)

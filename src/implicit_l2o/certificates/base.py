@@ -21,7 +21,13 @@ from implicit_l2o.problem import Problem
 
 
 class Label(IntEnum):
-    """The verdict on one property of one inference; a larger label is worse."""
+    """The verdict on one property of one inference; a larger label is worse.
+
+    Example:
+        >>> from implicit_l2o.certificates import Label
+        >>> max(Label.PASS, Label.WARN).name
+        'WARN'
+    """
 
     PASS = 0
     WARN = 1
@@ -300,6 +306,14 @@ def certify(certificates: Sequence[Certificate], inference: Inference) -> Certif
 
     Raises:
         ValueError: two certificates share a name, or a measure lacks what it needs or has the wrong shape.
+
+    Example:
+        >>> import torch, implicit_l2o as il2o
+        >>> problem = il2o.Problem(F=il2o.QuadraticCost(linear=torch.ones(2, 3), diagonal=1.0), g=il2o.Box(lower=0.0))
+        >>> solution = il2o.solve(il2o.ForwardBackward(problem), torch.zeros(2, 3))
+        >>> feasible = il2o.Certificate(il2o.ConstraintViolation(), il2o.Threshold(1e-3))
+        >>> il2o.certify([feasible], il2o.Inference.of(solution, problem=problem)).counts()["constraint violation"]
+        {<Label.PASS: 0>: 2, <Label.WARN: 1>: 0, <Label.FAIL: 2>: 0}
     """
     names = tuple(certificate.name for certificate in certificates)
     check_distinct(names)

@@ -232,14 +232,9 @@ def certificates_to_json(certificates: Sequence[Certificate]) -> str:
     """The rules of the certificates as JSON, by name; the measures are code and are given again to load them.
 
     Example:
-        >>> from implicit_l2o.certificates import (
-        ...     Certificate, FixedPointResidual, Threshold, certificates_from_json, certificates_to_json,
-        ... )
-        >>> text = certificates_to_json([Certificate(FixedPointResidual(), Threshold(0.5))])
-        >>> text
+        >>> from implicit_l2o.certificates import Certificate, FixedPointResidual, Threshold, certificates_to_json
+        >>> certificates_to_json([Certificate(FixedPointResidual(), Threshold(0.5))])
         '{"fixed-point residual": {"limit": 0.5, "above": null}}'
-        >>> certificates_from_json(text, [FixedPointResidual()])[0].rule.pass_limit
-        0.5
     """
     check_distinct([certificate.name for certificate in certificates])
     return json.dumps({certificate.name: certificate.rule.state() for certificate in certificates})
@@ -254,6 +249,12 @@ def certificates_from_json(text: str, measures: Sequence[AbstractMeasure]) -> tu
 
     Raises:
         ValueError: the names of the measures are not those in the text, or a rule's fields are not known.
+
+    Example:
+        >>> from implicit_l2o.certificates import Sparsity, certificates_from_json
+        >>> [certificate] = certificates_from_json('{"sparsity": {"limit": 3.0, "above": 5.0}}', [Sparsity()])
+        >>> certificate.rule
+        Threshold(limit=3.0, above=5.0)
     """
     state = json.loads(text)
     check_distinct([measure.name for measure in measures])

@@ -37,6 +37,15 @@ class DescentReport:
         cosine: `(B,)` measured between the JFB and the true gradient of the loss; NaN where a gradient vanishes, or
             where `I - dT/dz` is singular and the true one does not exist.
         converged: `(B,)` whether the fixed point was solved to tight tolerance.
+
+    Example:
+        >>> import torch
+        >>> from implicit_l2o.diagnostics import DescentReport
+        >>> one = torch.ones(1)
+        >>> DescentReport(gamma=0.5 * one, proven=True, slope=0.4 * one, rank=torch.tensor([3]), latent=3, parameters=7,
+        ...               condition=2.5 * one, range_condition=2.5 * one, cosine=0.8 * one,
+        ...               converged=torch.tensor([True])).reason(0)
+        'kappa > 1/gamma'
     """
 
     gamma: Float[Tensor, " B"]

@@ -31,6 +31,17 @@ class GradientReport:
         sample_cosine: `(B,)` over all parameters, of each sample's loss; None for a scalar loss.
         sample_norm_ratio: `(B,)` likewise.
         solved: `(B,)` whether the fixed point and the adjoint equation were solved to tight tolerance.
+
+    Example:
+        >>> import torch
+        >>> from implicit_l2o.diagnostics import GradientReport
+        >>> figures = {"encoder": (0.9, 0.5)}
+        >>> print(GradientReport(cosine=0.9, norm_ratio=0.5, groups=figures, sample_cosine=None, sample_norm_ratio=None,
+        ...                      solved=torch.tensor([True, True])).table())
+                        cosine  norm ratio
+        all parameters   0.900         0.5
+        encoder          0.900         0.5
+        2 of 2 samples were solved to tight tolerance.
     """
 
     cosine: float
@@ -119,8 +130,7 @@ def _losses(
 ) -> tuple[Tensor, Solution]:
     layer.backward = backward
     devices = [batch.device] if batch.is_cuda else []
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(0)  # random layers draw the same for both modes
+    with torch.random.fork_rng(devices):  # the generator is put back: random layers draw the same for both modes
         solution = layer(batch)
         value = loss_value(solution, loss)
     if not value.requires_grad:
