@@ -332,8 +332,8 @@ def _forward_backward(w: Tensor, total: Tensor) -> il2o.AbstractSplitting:
 def _douglas_rachford(w: Tensor, total: Tensor) -> il2o.AbstractSplitting:
     row = _mean(w)
     h = il2o.AffineSet(row, (total * row[0, 0])[:, None])
-    # A point of two sets; w shapes the box, whose upper bounds sum to four times the total.
-    upper = 4 * total[:, None].abs() * w.abs() / w.abs().sum(-1, keepdim=True)
+    # A point of two sets; w shapes the box, whose upper bounds sum to 1.2 times the total.
+    upper = 1.2 * total[:, None].abs() * w.abs() / w.abs().sum(-1, keepdim=True)
     return il2o.DouglasRachford(il2o.Problem(g=il2o.Box(lower=0.0, upper=upper), h=h))
 
 

@@ -274,6 +274,19 @@ def test_one_failing_adjoint_leaves_its_mates_exact() -> None:
     torch.testing.assert_close(b.grad.squeeze(), torch.tensor([2.0, 1.0, 2.0], dtype=torch.float64))
 
 
+def test_the_adjoint_report_covers_the_batch_where_failed_samples_were_left_out() -> None:
+    w = torch.randn(3, 2, dtype=torch.float64)
+    w[1] = torch.nan
+    w.requires_grad_()
+    T = il2o.ForwardBackward(il2o.Problem(F=il2o.QuadraticCost(linear=w, diagonal=1.0), g=il2o.L2Ball(2.0)), step=0.5)
+    zeros = torch.zeros(3, 2, dtype=torch.float64)
+    solution = il2o.solve(T, zeros, backward=il2o.Implicit(), on_failure="ignore")
+    solution.x.sum().backward()
+    assert solution.adjoint is not None
+    assert solution.adjoint.status is not None
+    assert solution.adjoint.status.tolist() == [1, 0, 1]
+
+
 def test_zero_cotangent_rows_cost_nothing() -> None:
     W = contraction(6, 0.9)
     b = torch.ones(3, 6, dtype=torch.float64, requires_grad=True)

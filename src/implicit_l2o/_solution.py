@@ -78,9 +78,18 @@ class AdjointReport:
     """How the linear solve of an `Implicit` backward went; filled in when `backward()` runs, None entries before.
 
     Attributes:
-        status: `(B,)` integers of `Status`; a sample that is not CONVERGED fell back to the JFB gradient.
+        status: `(B,)` integers of `Status`: MAX_STEPS fell back to the JFB gradient; ACTIVE took no part, its forward solve
+            having failed.
         residual: `(B,)` residual of the adjoint equation relative to the cotangent's norm.
         steps: `(B,)` vector-Jacobian products spent.
+
+    Example:
+        >>> import torch, implicit_l2o as il2o
+        >>> b = torch.ones(2, 1, requires_grad=True)
+        >>> point = il2o.fixed_point(lambda z: 0.5 * z + b, torch.zeros(2, 1), backward=il2o.Implicit())
+        >>> point.z.sum().backward()
+        >>> point.adjoint.steps
+        tensor([1, 1])
     """
 
     status: Int[Tensor, " B"] | None = None

@@ -24,25 +24,25 @@ class AbstractBackward(ABC):
         """Solve `z = T(z)` and return a fixed point that carries the mode's gradient when gradients are enabled."""
 
 
-def attach(T: Map, point: FixedPoint, step: Callable[[Map, Tensor], Tensor]) -> Tensor:
-    """`step(T, z*)`: `T(z*)` recorded by autograd under a mode's rule, on the samples that did not fail.
+def attach(T: Map, point: FixedPoint, step: Callable[[Map, Tensor, Tensor], Tensor]) -> Tensor:
+    """`step(T, z*, index)`: `T(z*)` recorded by autograd under a mode's rule, on the samples `index` that did not fail.
 
     A `T` that can be restricted runs on the good samples alone, so that a bad one contributes exactly nothing. A bare
     closure runs on all of them, and its bad samples receive a zero cotangent.
     """
     if not torch.is_grad_enabled():
         return point.z
+    everyone = torch.arange(len(point.z), device=point.z.device)
     bad = failed(point.status)
     if not bool(bad.any()):
-        return step(T, point.last)
+        return step(T, point.last, everyone)
     restrict = getattr(T, "restrict", None)
     if restrict is None:
-        return torch.where(_batch.expand(bad, point.z), point.z, step(T, point.last))
-    good = (~bad).nonzero().squeeze(-1)
+        return torch.where(_batch.expand(bad, point.z), point.z, step(T, point.last, everyone))
+    good = everyone[~bad]
     if len(good) == 0:
         return point.z
-    part = restrict(good)
-    return point.z.index_copy(0, good, step(part, point.last[good]))
+    return point.z.index_copy(0, good, step(restrict(good), point.last[good], good))
 
 
 class CotangentRule(torch.autograd.Function):

@@ -48,7 +48,12 @@ class Implicit(AbstractBackward):
         """Iterate without a graph, then attach one step under the exact rule."""
         point = iterate(T, z0, solver)
         report = AdjointReport()
-        z = attach(T, point, lambda part, last: _attach_newton(part, last, _Adjoint(self.solver, report)))
+        batch = len(point.z)
+        z = attach(
+            T,
+            point,
+            lambda part, last, index: _attach_newton(part, last, _Adjoint(self.solver, _Journal(report, index, batch))),
+        )
         return point.with_z(z, adjoint=report)
 
 
@@ -58,7 +63,7 @@ def _attach_newton(T: Map, last: Tensor, adjoint: "_Adjoint") -> Tensor:
     One step `a = z* + (I - J)^{-1} (T(z*) - z*)` from a constant `z*` has the exact first derivative; a second step from
     `a` has the exact second one too. Without `create_graph` the first step is left out of the backward pass.
     """
-    silent = _Adjoint(adjoint.solver, AdjointReport())
+    silent = _Adjoint(adjoint.solver, None)
     first = CotangentRule.apply(T(last), T, silent, None)
     order = _Order()
     start = _Gate.apply(first, last, order)
@@ -120,12 +125,14 @@ class _Adjoint:
     """The rule `v -> u` with `u = v + u J`, itself differentiable once more."""
 
     solver: GMRES | AbstractFixedPointSolver
-    report: AdjointReport
+    journal: "_Journal | None"  # None: a solve of second derivatives, which nobody asks about
 
     def __call__(self, T: Map, z: Tensor, v: Tensor) -> Tensor:
         with torch.no_grad():
             solve = self._solve(T, z, v)
-        self._keep(solve, v)
+        if self.journal is not None:
+            self.journal.write(solve)
+        _warn_of_failures(solve)
         good = _batch.expand(solve.converged, v)
         u = torch.where(good, solve.u.reshape(v.shape), v.detach())
         if not torch.is_grad_enabled():
@@ -138,7 +145,7 @@ class _Adjoint:
             (uJ,) = torch.autograd.grad(image, z, u, create_graph=True, allow_unused=True)
             return v if uJ is None else v + uJ
 
-        exact = CotangentRule.apply(A(u.detach()), A, _Adjoint(self.solver, AdjointReport()), _THIRD)
+        exact = CotangentRule.apply(A(u.detach()), A, _Adjoint(self.solver, None), _THIRD)
         return torch.where(good, exact, v)
 
     def _solve(self, T: Map, z: Tensor, v: Tensor) -> LinearSolve:
@@ -154,17 +161,34 @@ class _Adjoint:
             _batch.flatten(point.z * size), point.converged | point.precision, point.residual, point.steps
         )
 
-    def _keep(self, solve: LinearSolve, v: Tensor) -> None:
-        converged = solve.converged
-        self.report.status = torch.where(converged, int(Status.CONVERGED), int(Status.MAX_STEPS))
-        self.report.residual, self.report.steps = solve.residual, solve.steps
-        if bool(converged.all()):
-            return
-        samples = (~converged).nonzero().squeeze(-1).tolist()
-        shown = ", ".join(map(str, samples[:5])) + (", ..." if len(samples) > 5 else "")
-        warnings.warn(
-            f"Implicit: the adjoint solve of {len(samples)} of {len(v)} samples did not converge (samples {shown}; worst "
-            f"relative residual {float(solve.residual.nan_to_num(torch.inf).max()):.1e}); they take the JFB gradient.",
-            ConvergenceWarning,
-            stacklevel=2,
-        )
+
+@dataclass(frozen=True)
+class _Journal:
+    """Writes how a solve for the samples `index` went into the report on the whole batch; the others took no part."""
+
+    report: AdjointReport
+    index: Tensor
+    batch: int
+
+    def write(self, solve: LinearSolve) -> None:
+        status = torch.where(solve.converged, int(Status.CONVERGED), int(Status.MAX_STEPS))
+        self.report.status = self._spread(status, int(Status.ACTIVE))
+        self.report.residual = self._spread(solve.residual, 0.0)
+        self.report.steps = self._spread(solve.steps, 0)
+
+    def _spread(self, values: Tensor, absent: float) -> Tensor:
+        return values.new_full((self.batch,), absent).index_copy(0, self.index, values)
+
+
+def _warn_of_failures(solve: LinearSolve) -> None:
+    if bool(solve.converged.all()):
+        return
+    samples = (~solve.converged).nonzero().squeeze(-1).tolist()
+    shown = ", ".join(map(str, samples[:5])) + (", ..." if len(samples) > 5 else "")
+    warnings.warn(
+        f"Implicit: the adjoint solve of {len(samples)} of {len(solve.converged)} samples did not converge (samples "
+        f"{shown}; worst relative residual {float(solve.residual.nan_to_num(torch.inf).max()):.1e}); they take the JFB "
+        "gradient.",
+        ConvergenceWarning,
+        stacklevel=3,
+    )

@@ -36,5 +36,5 @@ class JFB(AbstractBackward):
     def run(self, T: Map, z0: Float[Tensor, "B *shape"], solver: AbstractFixedPointSolver) -> FixedPoint:
         """Iterate without a graph, then attach one step."""
         point = iterate(T, z0, solver)
-        z = attach(T, point, lambda part, last: CotangentRule.apply(part(last), part, _unchanged, _REFUSAL))
+        z = attach(T, point, lambda part, last, _: CotangentRule.apply(part(last), part, _unchanged, _REFUSAL))
         return point.with_z(z)

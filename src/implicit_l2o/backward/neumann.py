@@ -43,7 +43,7 @@ class Neumann(AbstractBackward):
     def run(self, T: Map, z0: Float[Tensor, "B *shape"], solver: AbstractFixedPointSolver) -> FixedPoint:
         """Iterate without a graph, then attach one step under the truncated series."""
         point = iterate(T, z0, solver)
-        z = attach(T, point, lambda part, last: CotangentRule.apply(part(last), part, self._series, _REFUSAL))
+        z = attach(T, point, lambda part, last, _: CotangentRule.apply(part(last), part, self._series, _REFUSAL))
         return point.with_z(z)
 
     def _series(self, T: Map, z: Tensor, v: Tensor) -> Tensor:

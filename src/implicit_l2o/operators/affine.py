@@ -119,11 +119,14 @@ class AffineSet(AbstractSet):
                 f"AffineSet: A is {factor.like.dtype} on {factor.like.device} but b is {self.b.dtype} on {self.b.device}; "
                 "convert one of them."
             )
-        if factor.rank < m:
-            _check_consistent(factor, self.b)
+        # Outside autocast: a model may be built inside it, and a projection in half precision is not one.
+        with torch.autocast(self.b.device.type, enabled=False):
+            if factor.rank < m:
+                _check_consistent(factor, self.b)
+            point = factor.solve(self.b)
         object.__setattr__(self, "factor", factor)
         object.__setattr__(self, "A", factor if is_sparse(self.A) else self.A)  # a CSR tensor cannot be copied
-        object.__setattr__(self, "point", factor.solve(self.b))
+        object.__setattr__(self, "point", point)
 
     def with_rhs(self, b: Float[Tensor, "*B m"]) -> "AffineSet":
         """The set `{x : A x = b}` for another `b`, with the same factor."""
