@@ -191,15 +191,20 @@ def test_an_inconsistent_system_is_an_error_that_names_sample_and_residual(A: An
     assert torch.isfinite(result[[0, 2]]).all()
 
 
-def test_ill_conditioned_sparse_rows_are_refused() -> None:
-    # Consecutive rows that differ by a small angle: A A^T has the square of their condition number.
-    n = 500
-    A = scipy.sparse.csr_array(np.ones((40, n)) + 2e-5 * scipy.sparse.random(40, n, 0.3, random_state=0).toarray())
-    with pytest.raises(ValueError, match="pass a dense A"):
-        il2o.AffineSet(A, torch.zeros(40, dtype=torch.float64))
-    dense = il2o.AffineSet(torch.as_tensor(A.toarray()), torch.zeros(40, dtype=torch.float64))
-    x = torch.randn(2, n, dtype=torch.float64)
-    np.testing.assert_allclose(A @ dense.project(x).numpy().T, 0, atol=1e-10)
+def test_ill_conditioned_sparse_rows_fall_back_to_a_dense_factor(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Rows that differ by a small angle, and random combinations of few rows: A A^T squares their condition number.
+    generator = np.random.default_rng(0)
+    close = Matrix(np.ones((40, 500)) + 2e-5 * scipy.sparse.random(40, 500, 0.3, rng=generator).toarray())
+    few = scipy.sparse.random(200, 80, 0.05, rng=generator) @ scipy.sparse.random(80, 500, 0.02, rng=generator)
+    for A in (close, few):
+        dense, x = A.toarray(), torch.randn(2, 500, dtype=torch.float64)
+        b = torch.as_tensor(A @ np.ones(500))
+        set_ = il2o.AffineSet(A, b)
+        assert set_.factor.rank == np.linalg.matrix_rank(dense)
+        np.testing.assert_allclose((A @ set_.project(x).numpy().T).T, np.broadcast_to(b, (2, len(b))), atol=1e-10)
+    monkeypatch.setattr("implicit_l2o.operators.affine._DENSE_ENTRIES", 1000)
+    with pytest.raises(ValueError, match="ill conditioned|too close to dependent"):
+        il2o.affine_factor(close)
 
 
 BAD = {

@@ -23,6 +23,10 @@ _NUDGE = 1e-15  # relative to the unit diagonal: keeps SuperLU from meeting an e
 _CHUNK = 256  # dependent rows expressed at a time: bounds the dense work space
 
 
+class IllConditionedRows(ValueError):
+    """The rows cannot be told apart, or not be solved for, through `A A^T`."""
+
+
 @final
 @dataclass(frozen=True, eq=False)
 class SparseRows(AbstractAffineFactor):
@@ -97,11 +101,18 @@ class SparseRows(AbstractAffineFactor):
         return y - (self.relations @ self.relations_gram.solve(along.T)).T / self.scale
 
 
-def sparse_factor(matrix: Any, dtype: torch.dtype, device: torch.device | str) -> SparseRows:
+def sparse_factor(matrix: Any, dtype: torch.dtype, device: torch.device | str, *, accuracy: float = 1e-6) -> SparseRows:
     """Factorise a SciPy CSR matrix (m, n), float64.
 
+    Args:
+        matrix: the SciPy matrix.
+        dtype: in which products with it are computed.
+        device: where they are.
+        accuracy: relative error of a solve with `A A^T` that is accepted; its condition number times the rounding.
+
     Raises:
-        ValueError: the matrix is zero, or too ill conditioned for `A A^T`.
+        ValueError: the matrix is zero.
+        IllConditionedRows: it is too ill conditioned for `A A^T`.
     """
     if matrix.nnz == 0:
         raise ValueError("AffineSet: the sparse matrix has no non-zero entry.")
@@ -112,7 +123,7 @@ def sparse_factor(matrix: Any, dtype: torch.dtype, device: torch.device | str) -
     kept = nonzero[_independent(scaled[nonzero])]
     rows = scaled[kept]
     gram = _factor(rows @ rows.T)
-    _check_accuracy(rows, gram)
+    _check_accuracy(rows, gram, accuracy)
     dropped = np.setdiff1d(np.arange(matrix.shape[0]), kept)
     relations = _relations(rows, gram, scaled[dropped], kept, dropped, dtype)
     relations_gram = None
@@ -141,14 +152,14 @@ def _independent(rows: Any) -> np.ndarray:
     return np.flatnonzero(lu.U.diagonal()[lu.perm_r] > _DEPENDENT)
 
 
-def _check_accuracy(rows: Any, gram: Any) -> None:
+def _check_accuracy(rows: Any, gram: Any, accuracy: float) -> None:
     """Refuse a factor that does not solve: the condition number of `A A^T` is the square of that of `A`."""
     expected = np.ones(rows.shape[0])
     error = np.abs(gram.solve(rows @ (rows.T @ expected)) - expected).max()
-    if not error < 1e-6:
-        raise ValueError(
+    if not error < accuracy:
+        raise IllConditionedRows(
             f"AffineSet: the rows of the sparse matrix are too ill conditioned to be solved through A A^T (relative error "
-            f"{error:.1e}, permitted 1e-6); pass a dense A, or rescale the equations."
+            f"{error:.1e}, permitted {accuracy:.0e}); pass a dense A, or rescale the equations."
         )
 
 
@@ -165,7 +176,7 @@ def _relations(rows: Any, gram: Any, dependent: Any, kept: np.ndarray, dropped: 
         coefficients = gram.solve((rows @ part.T).toarray())
         error = part - sp.csr_array(np.where(np.abs(coefficients) > 1e-10, coefficients, 0.0)).T @ rows
         if abs(error).max() > tolerance:
-            raise ValueError(
+            raise IllConditionedRows(
                 "AffineSet: the rows of the sparse matrix are too close to dependent to be told apart in A A^T (a row left "
                 f"out is off by {abs(error).max():.1e}); pass a dense A, or rescale the equations."
             )
