@@ -162,6 +162,6 @@ def _check_consistent(factor: AbstractAffineFactor, b: Tensor) -> None:
     which = f" of sample {sample}" if b.ndim == 2 else ""
     raise ValueError(
         f"AffineSet: no x satisfies A x = b: the rows of A are dependent (rank {factor.rank} of {factor.shape[0]}) and b"
-        f"{which} contradicts them. With rows scaled to norm one, the least residual |A x - b| / |b| is "
-        f"{float(gaps[sample]):.3g}; at most {permitted:.1e} is permitted."
+        f"{which} contradicts them. With rows scaled to norm one, the residual |A x - b| / |b| is at least "
+        f"{float(gaps[sample]):.3g} for every x; {permitted:.1e} is permitted."
     )
