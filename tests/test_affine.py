@@ -178,12 +178,14 @@ def test_an_inconsistent_system_is_an_error_that_names_sample_and_residual(A: An
     m = A.shape[0]
     b = torch.zeros(3, m, dtype=torch.float64)
     b[2, 0] = 1.0  # a source without a sink: the least residual is |b| / sqrt(m), in any direction of the range
-    with pytest.raises(ValueError, match=r"no x satisfies A x = b.*sample 2.*\|A x - b\| / \|b\| is 0\.\d+"):
+    with pytest.raises(ValueError, match=r"no x satisfies A x = b.*sample 2.*\|A x - b\| / \|b\| is at least 0\.\d+"):
         il2o.AffineSet(A, b)
     with pytest.raises(ValueError, match="rank"):
         il2o.AffineSet(A, b[2])
     b[2, -1] = -1.0
     il2o.AffineSet(A, b)
+    assert il2o.AffineSet(A, b[:0]).project(torch.zeros(0, A.shape[1], dtype=torch.float64)).shape == (0, A.shape[1])
+    il2o.AffineSet(A, torch.full_like(b, torch.inf))
     b[1] = torch.nan  # a failed sample, not an inconsistent one
     x = torch.randn(3, A.shape[1], dtype=torch.float64)
     result = il2o.AffineSet(A, b).project(x)
@@ -191,15 +193,20 @@ def test_an_inconsistent_system_is_an_error_that_names_sample_and_residual(A: An
     assert torch.isfinite(result[[0, 2]]).all()
 
 
-def test_ill_conditioned_sparse_rows_are_refused() -> None:
-    # Consecutive rows that differ by a small angle: A A^T has the square of their condition number.
-    n = 500
-    A = scipy.sparse.csr_array(np.ones((40, n)) + 2e-5 * scipy.sparse.random(40, n, 0.3, random_state=0).toarray())
-    with pytest.raises(ValueError, match="pass a dense A"):
-        il2o.AffineSet(A, torch.zeros(40, dtype=torch.float64))
-    dense = il2o.AffineSet(torch.as_tensor(A.toarray()), torch.zeros(40, dtype=torch.float64))
-    x = torch.randn(2, n, dtype=torch.float64)
-    np.testing.assert_allclose(A @ dense.project(x).numpy().T, 0, atol=1e-10)
+def test_ill_conditioned_sparse_rows_fall_back_to_a_dense_factor(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Rows that differ by a small angle, and random combinations of few rows: A A^T squares their condition number.
+    generator = np.random.default_rng(0)
+    close = Matrix(np.ones((40, 500)) + 2e-5 * scipy.sparse.random(40, 500, 0.3, rng=generator).toarray())
+    few = scipy.sparse.random(200, 80, 0.05, rng=generator) @ scipy.sparse.random(80, 500, 0.02, rng=generator)
+    for A in (close, few):
+        dense, x = A.toarray(), torch.randn(2, 500, dtype=torch.float64)
+        b = torch.as_tensor(A @ np.ones(500))
+        set_ = il2o.AffineSet(A, b)
+        assert set_.factor.rank == np.linalg.matrix_rank(dense)
+        np.testing.assert_allclose((A @ set_.project(x).numpy().T).T, np.broadcast_to(b, (2, len(b))), atol=1e-10)
+    monkeypatch.setattr("implicit_l2o.operators.affine._DENSE_ENTRIES", 1000)
+    with pytest.raises(ValueError, match=r"ill conditioned|too close to dependent"):
+        il2o.affine_factor(close)
 
 
 BAD = {

@@ -232,6 +232,26 @@ def test_degenerate_sets() -> None:
     assert torch.equal(il2o.Simplex(2.0).project(torch.tensor([[-7.0]])), torch.tensor([[2.0]]))
 
 
+def test_no_bound_at_all_is_legal_and_keeps_gradients_finite() -> None:
+    x = torch.randn(2, 3, requires_grad=True)
+    inf = torch.full((2,), math.inf)
+    for set_ in (
+        il2o.L1Ball(inf),
+        il2o.L2Ball(inf),
+        il2o.LInfBall(inf),
+        il2o.Box(),
+        il2o.Box(-inf[:, None], inf[:, None]),
+    ):
+        projected = set_.project(x)
+        assert torch.equal(projected, x)
+        assert torch.equal(torch.autograd.grad(projected.sum(), x)[0], torch.ones(2, 3))
+    for term in (il2o.L1Norm(inf[:, None]), il2o.L2Norm(inf), il2o.GroupL2Norm(inf[:, None, None], dim=1)):
+        points = x[..., None]
+        shrunk = term.prox(points if isinstance(term, il2o.GroupL2Norm) else x, 1.0)
+        assert torch.equal(shrunk, torch.zeros_like(shrunk))
+        assert torch.isfinite(torch.autograd.grad(shrunk.sum(), x)[0]).all()
+
+
 def test_second_derivatives_at_the_centre_and_apex_are_finite() -> None:
     zero = torch.zeros(1, 3, dtype=torch.float64, requires_grad=True)
     for operator in (il2o.L2Ball(1.0), il2o.L2Norm(), il2o.GroupL2Norm(dim=0), il2o.SecondOrderCone()):
@@ -263,7 +283,8 @@ POISON = {
     "l1 weight": lambda bad: il2o.L1Norm(bad(1.0, -1.0)[:, None]),
     "l2 weight": lambda bad: il2o.L2Norm(bad(1.0, -1.0)),
     "group weight": lambda bad: il2o.GroupL2Norm(bad(1.0, -1.0)[:, None], groups=torch.tensor([0, 0])),
-    "scale factor": lambda bad: il2o.Scale(il2o.L1Norm(), bad(1.0, 0.0)),
+    "scale factor": lambda bad: il2o.Scale(il2o.L1Norm(), bad(1.0, -1.0)),
+    "scale-set factor": lambda bad: il2o.ScaleSet(il2o.LInfBall(1.0), bad(1.0, 0.0)),
     "affine rhs": lambda bad: il2o.AffineSet(torch.ones(2, 2), bad(1.0, NAN)[:, None].expand(3, 2)),
     "quadratic diagonal": lambda bad: il2o.QuadraticCost(diagonal=bad(1.0, -1.0)[:, None]),
     "quadratic matrix": lambda bad: il2o.QuadraticCost(matrix=bad(1.0, NAN)[:, None, None] * torch.eye(2)),
@@ -312,7 +333,8 @@ BAD = {
         lambda: il2o.GroupL2Norm(groups=torch.tensor([0, 1])).value(torch.ones(1, 3)),
         "labels 2 entries; got samples of 3",
     ),
-    "scale": (lambda: il2o.Scale(il2o.L1Norm(), 0.0), "Scale.factor must be > 0; got 0.0"),
+    "scale": (lambda: il2o.Scale(il2o.L1Norm(), -1.0), "Scale.factor must be >= 0; got -1.0"),
+    "scale-set": (lambda: il2o.ScaleSet(il2o.Free(), 0.0), "ScaleSet.factor must be > 0; got 0.0"),
     "quadratic diagonal": (lambda: il2o.QuadraticCost(diagonal=-0.5), "diagonal must be >= 0; got -0.5"),
     "quadratic shape": (lambda: il2o.QuadraticCost(matrix=torch.ones(2, 3)), r"got \(2, 3\)"),
     "quadratic asymmetric": (

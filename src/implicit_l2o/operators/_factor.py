@@ -27,4 +27,4 @@ class AbstractAffineFactor(ABC):
 
     @abstractmethod
     def gap(self, b: Float[Tensor, "*B m"]) -> Float[Tensor, "*B"]:
-        """Norm of the part of `b` outside the range of `A`, relative to `|b|`; rows of `A` scaled to norm one."""
+        """At least this large is `|A x - b| / |b|` for every `x`, the rows of `A` scaled to norm one; 0 iff one solves."""

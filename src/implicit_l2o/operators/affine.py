@@ -12,11 +12,12 @@ from implicit_l2o._batch import DATA
 from implicit_l2o.operators._factor import AbstractAffineFactor
 from implicit_l2o.operators._sparse import is_sparse, to_scipy, torch_dtype
 from implicit_l2o.operators.affine_dense import dense_factor
-from implicit_l2o.operators.affine_sparse import sparse_factor
+from implicit_l2o.operators.affine_sparse import IllConditionedRows, sparse_factor
 from implicit_l2o.operators.base import AbstractSet
 
 _PROJECTOR = 400  # columns up to which one product with the stored projector beats every other form (measured, CPU)
 _FEW_ROWS = 16  # up to so many equations, thin dense products beat a sparse factor
+_DENSE_ENTRIES = 4_000_000  # a matrix of so many entries is decomposed in seconds
 _DENSITY = 0.05  # a large dense matrix with a smaller share of non-zeros is factorised as sparse
 
 
@@ -27,7 +28,8 @@ def affine_factor(
 
     By size and structure: a stored projector for n <= 400, an orthonormal basis of the rows or a stored projector (the
     cheaper) for larger dense matrices, a sparse factor of `A A^T` for larger sparse ones (its triangular solves run on
-    the host in float64). Dependent, duplicate and zero rows are found and handled by each.
+    the host in float64), with the dense forms as a fallback for rows too ill conditioned for `A A^T`. Dependent, duplicate
+    and zero rows are found and handled by each.
 
     Args:
         A: `(m, n)`: a dense tensor, a sparse tensor or a SciPy sparse matrix.
@@ -36,7 +38,8 @@ def affine_factor(
 
     Raises:
         TypeError: `A` is something else.
-        ValueError: `A` is not a matrix, is empty or not finite; a sparse `A` requires grad.
+        ValueError: `A` is not a matrix, is empty or not finite; a sparse `A` requires grad, is zero, or is too large for a
+            dense factor and too ill conditioned for a sparse one.
 
     Example:
         >>> import torch, implicit_l2o as il2o
@@ -58,14 +61,24 @@ def affine_factor(
     if is_sparse(A):
         matrix = to_scipy(A, "AffineSet")
         if A.shape[1] > _PROJECTOR and A.shape[0] > _FEW_ROWS:
-            return sparse_factor(matrix, dtype, device)
+            return _sparse_factor(matrix, dtype, device)
         return dense_factor(torch.as_tensor(matrix.toarray(), dtype=dtype, device=device), _PROJECTOR)
     if not torch.isfinite(A).all():
         raise ValueError("AffineSet: A has entries that are NaN or infinite.")
     few = int((A != 0).sum()) < _DENSITY * A.numel()
     if few and A.shape[1] > _PROJECTOR and A.shape[0] > _FEW_ROWS and not A.requires_grad and A.device.type == "cpu":
-        return sparse_factor(to_scipy(A, "AffineSet"), dtype, device)
+        return _sparse_factor(to_scipy(A, "AffineSet"), dtype, device)
     return dense_factor(A, _PROJECTOR)
+
+
+def _sparse_factor(matrix: Any, dtype: torch.dtype, device: torch.device) -> AbstractAffineFactor:
+    """The sparse factor, or a dense one where the rows are too ill conditioned for it and few enough."""
+    if matrix.shape[0] * matrix.shape[1] > _DENSE_ENTRIES:
+        return sparse_factor(matrix, dtype, device)
+    try:
+        return sparse_factor(matrix, dtype, device, accuracy=1e-10)
+    except IllConditionedRows:
+        return dense_factor(torch.as_tensor(matrix.toarray(), dtype=dtype, device=device), _PROJECTOR)
 
 
 @final
@@ -152,6 +165,6 @@ def _check_consistent(factor: AbstractAffineFactor, b: Tensor) -> None:
     which = f" of sample {sample}" if b.ndim == 2 else ""
     raise ValueError(
         f"AffineSet: no x satisfies A x = b: the rows of A are dependent (rank {factor.rank} of {factor.shape[0]}) and b"
-        f"{which} contradicts them. With rows scaled to norm one, the least residual |A x - b| / |b| is "
-        f"{float(gaps[sample]):.3g}; at most {permitted:.1e} is permitted."
+        f"{which} contradicts them. With rows scaled to norm one, the residual |A x - b| / |b| is at least "
+        f"{float(gaps[sample]):.3g} for every x; {permitted:.1e} is permitted."
     )

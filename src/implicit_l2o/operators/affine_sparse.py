@@ -20,7 +20,12 @@ from implicit_l2o.operators._sparse import SparseMatrix
 # there are nodes in a graph); a row that is independent by less than 1e-5 radian cannot be told apart in A A^T.
 _DEPENDENT = 1e-10
 _NUDGE = 1e-15  # relative to the unit diagonal: keeps SuperLU from meeting an exact zero pivot
+_QUIET = np.errstate(invalid="ignore")  # NaN and infinity stay in their sample, as in torch, and are no warning
 _CHUNK = 256  # dependent rows expressed at a time: bounds the dense work space
+
+
+class IllConditionedRows(ValueError):
+    """The rows cannot be told apart, or not be solved for, through `A A^T`."""
 
 
 @final
@@ -64,19 +69,21 @@ class SparseRows(AbstractAffineFactor):
             return self.solve(b[None])[0]
         return linear_map(b, self._pinv, self._pinv_transposed)
 
+    @_QUIET
     def gap(self, b: Float[Tensor, "*B m"]) -> Float[Tensor, "*B"]:
         """By the relations between the rows, each of which `b` must satisfy too."""
         if self.relations.shape[1] == 0:
             return b.new_zeros(b.shape[:-1])
         scaled = np.atleast_2d(_host(b)) / self.scale
-        broken = np.abs(scaled @ self.relations) / _row_norms(self.relations.T)
+        broken = (np.abs(scaled @ self.relations) / _row_norms(self.relations.T)).max(-1)
         size = np.linalg.norm(scaled, axis=-1)
-        return _device(broken.max(-1) / np.where(size == 0, 1.0, size), b).reshape(b.shape[:-1])
+        return _device(broken / np.where(size == 0, 1.0, size), b).reshape(b.shape[:-1])
 
     def _null(self, x: Tensor) -> Tensor:
         y = _host(self.sparse.matvec(x))
         return x - self.sparse.rmatvec(_device(self.gram.solve(y.T).T, x))
 
+    @_QUIET
     def _pinv(self, b: Tensor) -> Tensor:
         right = (self._into_range(_host(b)) / self.scale)[:, self.kept]
         x = self.gram.solve(right.T).T @ self.rows
@@ -84,6 +91,7 @@ class SparseRows(AbstractAffineFactor):
             x = x + self.gram.solve(right.T - self.rows @ x.T).T @ self.rows
         return _device(x, b)
 
+    @_QUIET
     def _pinv_transposed(self, x: Tensor) -> Tensor:
         y = np.zeros((x.shape[0], self.shape[0]))
         y[:, self.kept] = self.gram.solve(self.rows @ _host(x).T).T
@@ -97,11 +105,18 @@ class SparseRows(AbstractAffineFactor):
         return y - (self.relations @ self.relations_gram.solve(along.T)).T / self.scale
 
 
-def sparse_factor(matrix: Any, dtype: torch.dtype, device: torch.device | str) -> SparseRows:
+def sparse_factor(matrix: Any, dtype: torch.dtype, device: torch.device | str, *, accuracy: float = 1e-6) -> SparseRows:
     """Factorise a SciPy CSR matrix (m, n), float64.
 
+    Args:
+        matrix: the SciPy matrix.
+        dtype: in which products with it are computed.
+        device: where they are.
+        accuracy: relative error of a solve with `A A^T` that is accepted; its condition number times the rounding.
+
     Raises:
-        ValueError: the matrix is zero, or too ill conditioned for `A A^T`.
+        ValueError: the matrix is zero.
+        IllConditionedRows: it is too ill conditioned for `A A^T`.
     """
     if matrix.nnz == 0:
         raise ValueError("AffineSet: the sparse matrix has no non-zero entry.")
@@ -112,7 +127,7 @@ def sparse_factor(matrix: Any, dtype: torch.dtype, device: torch.device | str) -
     kept = nonzero[_independent(scaled[nonzero])]
     rows = scaled[kept]
     gram = _factor(rows @ rows.T)
-    _check_accuracy(rows, gram)
+    _check_accuracy(rows, gram, accuracy)
     dropped = np.setdiff1d(np.arange(matrix.shape[0]), kept)
     relations = _relations(rows, gram, scaled[dropped], kept, dropped, dtype)
     relations_gram = None
@@ -141,14 +156,14 @@ def _independent(rows: Any) -> np.ndarray:
     return np.flatnonzero(lu.U.diagonal()[lu.perm_r] > _DEPENDENT)
 
 
-def _check_accuracy(rows: Any, gram: Any) -> None:
+def _check_accuracy(rows: Any, gram: Any, accuracy: float) -> None:
     """Refuse a factor that does not solve: the condition number of `A A^T` is the square of that of `A`."""
     expected = np.ones(rows.shape[0])
     error = np.abs(gram.solve(rows @ (rows.T @ expected)) - expected).max()
-    if not error < 1e-6:
-        raise ValueError(
+    if not error < accuracy:
+        raise IllConditionedRows(
             f"AffineSet: the rows of the sparse matrix are too ill conditioned to be solved through A A^T (relative error "
-            f"{error:.1e}, permitted 1e-6); pass a dense A, or rescale the equations."
+            f"{error:.1e}, permitted {accuracy:.0e}); pass a dense A, or rescale the equations."
         )
 
 
@@ -157,19 +172,22 @@ def _relations(rows: Any, gram: Any, dependent: Any, kept: np.ndarray, dropped: 
     import scipy.sparse as sp
 
     # What a row left out may be off by: the rounding of A in its own dtype, or of the factor.
-    tolerance = max(1e-8, 100 * torch.finfo(dtype).eps)
-
+    tolerance = max(1e-11, 100 * torch.finfo(dtype).eps)
     columns = []
     for start in range(0, len(dropped), _CHUNK):
         part = dependent[start : start + _CHUNK]
         coefficients = gram.solve((rows @ part.T).toarray())
-        error = part - sp.csr_array(np.where(np.abs(coefficients) > 1e-10, coefficients, 0.0)).T @ rows
+        coefficients += gram.solve((rows @ (part - sp.csr_array(coefficients.T) @ rows).T).toarray())
+        # Noise goes, so that the relations stay sparse: the dependent row of a connected graph needs all others, a
+        # duplicate row needs one.
+        coefficients = sp.csc_array(np.where(np.abs(coefficients) > 1e-13, coefficients, 0.0))
+        error = part - coefficients.T @ rows
         if abs(error).max() > tolerance:
-            raise ValueError(
+            raise IllConditionedRows(
                 "AffineSet: the rows of the sparse matrix are too close to dependent to be told apart in A A^T (a row left "
                 f"out is off by {abs(error).max():.1e}); pass a dense A, or rescale the equations."
             )
-        columns.append(sp.csc_array(np.where(np.abs(coefficients) > 1e-10, -coefficients, 0.0)))
+        columns.append(-coefficients)
     size = (len(kept) + len(dropped), len(dropped))
     if not columns:
         return sp.csc_array(size)

@@ -44,6 +44,6 @@ class L2Ball(AbstractSet):
         offset = x - self.center
         inside = _batch.expand(_batch.norm(offset) <= self.radius, x)
         # Inside, the unused branch gets ones: the norm has no second derivative at zero, and NaN would leak through where.
-        distance = _batch.expand(_batch.norm(torch.where(inside, 1.0, offset)), x)
-        pulled = self.center + offset * (_batch.expand(self.radius, x) / distance)
+        outer = torch.where(inside, 1.0, offset)
+        pulled = self.center + outer * _batch.expand(self.radius / _batch.norm(outer), x)
         return torch.where(inside, x, pulled)

@@ -40,8 +40,8 @@ class L2Norm(AbstractFunction):
         threshold = step * self.weight
         below = _batch.expand(_batch.norm(x) <= threshold, x)
         # Below the threshold the unused branch gets ones: the norm has no second derivative at zero.
-        length = _batch.expand(_batch.norm(torch.where(below, 1.0, x)), x)
-        return torch.where(below, 0.0, x - x * (_batch.expand(threshold, x) / length))
+        above = torch.where(below, 1.0, x)
+        return torch.where(below, 0.0, above - above * _batch.expand(threshold / _batch.norm(above), x))
 
     def value(self, x: Float[Tensor, "B *shape"]) -> Float[Tensor, " B"]:
         """`weight |x|`."""

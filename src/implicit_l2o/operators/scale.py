@@ -21,11 +21,11 @@ class Scale(AbstractFunction):
 
     Args:
         term: the function `g`.
-        factor: > 0, a number or one value a sample `(B,)`, learned or not.
+        factor: >= 0, a number or one value a sample `(B,)`, learned or not.
 
     Raises:
         TypeError: `term` is not a function with a value.
-        ValueError: a constant factor is not positive. A learned or per-sample negative factor gives NaN in its sample.
+        ValueError: a constant factor is negative. A learned or per-sample negative factor gives NaN in its sample.
 
     Example:
         >>> import torch, implicit_l2o as il2o
@@ -39,7 +39,7 @@ class Scale(AbstractFunction):
     def __post_init__(self) -> None:
         if not isinstance(self.term, AbstractFunction):
             raise TypeError(f"Scale takes an AbstractFunction; got {type(self.term).__name__} (for a set: ScaleSet).")
-        object.__setattr__(self, "factor", nonnegative(self.factor, "Scale.factor", SCALAR, strict=True))
+        object.__setattr__(self, "factor", nonnegative(self.factor, "Scale.factor", SCALAR))
 
     def prox(self, x: Float[Tensor, "B *shape"], step: Scalar) -> Float[Tensor, "B *shape"]:
         """`prox_g(x, step * factor)`."""
@@ -61,7 +61,7 @@ class ScaleSet(AbstractSet):
 
     Raises:
         TypeError: `set` is not an `AbstractSet`.
-        ValueError: a constant factor is not positive. A learned or per-sample negative factor gives NaN in its sample.
+        ValueError: a constant factor is not positive. A learned or per-sample factor <= 0 gives NaN in its sample.
 
     Example:
         >>> import torch, implicit_l2o as il2o
