@@ -13,7 +13,7 @@ import json
 import re
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,36 @@ def scientific(value: float, digits: int = 1) -> str:
     return f"{mantissa}e{int(exponent)}"
 
 
+def times(values: float | Sequence[float], factor: float) -> float | list[float]:
+    """A number, or each of several, times a factor."""
+    return values * factor if isinstance(values, int | float) else [value * factor for value in values]
+
+
+def excess(seeds: Sequence[dict[str, float]], name: str) -> list[float]:
+    """A regret above the floor of its own data set, seed by seed."""
+    return [seed[name] - seed["regret_floor"] for seed in seeds]
+
+
+def as_table(result: dict[str, Any]) -> str:
+    """Every number of a result with its dotted name, for results without a table of their own."""
+    lines = ["| quantity | value |", "|---|---|"]
+    lines += [f"| {name} | {value} |" for name, value in _entries(result, "")]
+    return "\n".join(lines)
+
+
+def _entries(value: Any, name: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict):
+        for key, part in value.items():
+            yield from _entries(part, f"{name}.{key}" if name else key)
+    elif isinstance(value, list) and not all(isinstance(part, int | float) for part in value):
+        for i, part in enumerate(value):
+            yield from _entries(part, f"{name}[{i}]")
+    elif isinstance(value, list):
+        yield name, ", ".join(f"{part:.4g}" for part in value)
+    else:
+        yield name, f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def environment() -> jinja2.Environment:
     """The templates' language: a missing key is an error, never an empty cell."""
     env = jinja2.Environment(
@@ -76,7 +106,8 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
         autoescape=False,  # Markdown, of our own files
     )
-    env.filters |= {"percent": percent, "scientific": scientific, "over_seeds": over_seeds}
+    filters = (percent, scientific, over_seeds, times, excess, as_table)
+    env.filters |= {function.__name__: function for function in filters}
     return env
 
 

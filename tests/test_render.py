@@ -43,3 +43,8 @@ def test_numbers_over_seeds() -> None:
     assert render.over_seeds(0.5) == "0.500"
     assert render.over_seeds([0.1, 0.2, 0.3], 2) == "0.20 ± 0.25"  # t(0.975, 2) = 4.303, times 0.1 / sqrt(3)
     assert render.scientific(0.00012) == "1.2e-4"
+
+
+def test_a_result_without_a_table_of_its_own() -> None:
+    text = render.as_table({"jfb": {"bytes": [1, 2]}, "rows": [{"seconds": 0.12345}], "machine": "cpu"})
+    assert text.splitlines()[2:] == ["| jfb.bytes | 1, 2 |", "| rows[0].seconds | 0.1235 |", "| machine | cpu |"]

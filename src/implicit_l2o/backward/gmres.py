@@ -33,6 +33,12 @@ class GMRES:
 
     Raises:
         ValueError: an option is outside its range.
+
+    Example:
+        >>> import torch, implicit_l2o as il2o
+        >>> A = torch.tensor([[2.0, 1.0], [0.0, 4.0]])
+        >>> il2o.GMRES().solve(lambda u: u @ A.mT, torch.tensor([[3.0, 4.0]])).u.round(decimals=3)
+        tensor([[1., 1.]])
     """
 
     rtol: float | None = None
