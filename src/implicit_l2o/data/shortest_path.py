@@ -58,8 +58,8 @@ class Grid:
     def flow_constraints(self) -> tuple[Float[Tensor, "rows arcs"], Float[Tensor, " rows"]]:
         """`A` and `b` with `{x >= 0, A x = b}` the unit flows from the first node to the last, one row a node.
 
-        `A` has -1 at an arc's tail and +1 at its head. Its rows sum to zero, so the first row (the source) is left out:
-        it follows from the others, and without it `A` has full row rank.
+        `A` is the incidence matrix, -1 at an arc's tail and +1 at its head; its rows sum to zero, so its rank is one less
+        than the number of nodes.
         """
         A = torch.zeros(self.side**2, self.n_arcs)
         column = torch.arange(self.n_arcs)
@@ -67,8 +67,8 @@ class Grid:
         A[tails, column] = -1.0
         A[heads, column] = 1.0
         b = torch.zeros(self.side**2)
-        b[-1] = 1.0
-        return A[1:], b[1:]
+        b[0], b[-1] = -1.0, 1.0
+        return A, b
 
     def shortest_paths(self, costs: Float[Tensor, "B arcs"]) -> Float[Tensor, "B arcs"]:
         """The cheapest path of every sample as a 0/1 vector over the arcs: `argmin {c.x : A x = b, x >= 0}`.
@@ -234,24 +234,3 @@ def generate(
         )
     ]
     return ShortestPathData(grid, *splits)
-
-
-def normalized_regret(
-    decisions: Float[Tensor, "B arcs"], costs: Float[Tensor, "B arcs"], paths: Float[Tensor, "B arcs"]
-) -> float:
-    """`sum_i (c_i.x_i - z_i) / sum_i |z_i|` with `z_i = c_i.x*_i`: how much more the decisions cost than the best ones.
-
-    Args:
-        decisions: the paths taken, `(B, arcs)`.
-        costs: the costs that came true, `(B, arcs)`.
-        paths: the shortest paths under these costs, `(B, arcs)`.
-
-    Example:
-        >>> import torch
-        >>> from implicit_l2o.data.shortest_path import Grid, normalized_regret
-        >>> costs, grid = torch.tensor([[1.0, 2.0, 1.0, 2.0]]), Grid(2)
-        >>> normalized_regret(torch.tensor([[0.0, 1.0, 0.0, 1.0]]), costs, grid.shortest_paths(costs))
-        1.0
-    """
-    best = (costs.double() * paths).sum(1)
-    return float(((costs.double() * decisions).sum(1) - best).sum() / best.abs().sum())
