@@ -148,7 +148,9 @@ def test_autocast_and_lower_precision_data() -> None:
 def test_on_failure() -> None:
     T = lambda z: z + 1.0  # noqa: E731
     solver = il2o.KrasnoselskiiMann(il2o.Stopping(1e-3, 0.0, 20))
-    with pytest.warns(il2o.ConvergenceWarning, match="2 of 2 samples did not converge. sample 0: MAX_STEPS: max_steps ran"):
+    with pytest.warns(
+        il2o.ConvergenceWarning, match="2 of 2 samples did not converge. sample 0: MAX_STEPS: max_steps ran"
+    ):
         il2o.fixed_point(T, torch.zeros(2, 1), solver=solver)
     with pytest.raises(il2o.ConvergenceError, match="MAX_STEPS"):
         il2o.fixed_point(T, torch.zeros(2, 1), solver=solver, on_failure="raise")
@@ -177,7 +179,9 @@ class TestBadInput:
     def test_names_instead_of_objects(self) -> None:
         with pytest.raises(TypeError, match=r"backward must be an AbstractBackward such as JFB\(\); got 'jfb'"):
             il2o.fixed_point(lambda z: z, torch.zeros(1, 1), backward="jfb")
-        with pytest.raises(TypeError, match=r"solver must be an AbstractFixedPointSolver such as Anderson\(\); got Anderson"):
+        with pytest.raises(
+            TypeError, match=r"solver must be an AbstractFixedPointSolver such as Anderson\(\); got Anderson"
+        ):
             il2o.fixed_point(lambda z: z, torch.zeros(1, 1), solver=il2o.Anderson)
         with pytest.raises(TypeError, match=r"stopping must be a Stopping; got 1e-06"):
             il2o.KrasnoselskiiMann(1e-6)

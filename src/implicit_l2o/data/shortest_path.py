@@ -152,8 +152,8 @@ def draw(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Contexts, costs and conditional mean costs, with the random numbers of PyEPO's `genData`.
 
-    With `B` in `{0, 1}^(arcs x features)` drawn once by fair coins and every context `d ~ N(0, I)`, the mean cost of arc `j` is
-    `(((B d)_j / sqrt(features) + 3)^degree + 1) / 3.5^degree`; the cost is the mean times a factor uniform on
+    With `B` in `{0, 1}^(arcs x features)` drawn once by fair coins and every context `d ~ N(0, I)`, the mean cost of arc
+    `j` is `(((B d)_j / sqrt(features) + 3)^degree + 1) / 3.5^degree`; the cost is the mean times a factor uniform on
     `[1 - noise, 1 + noise]`.
 
     Args:
@@ -178,7 +178,7 @@ def draw(
             raise ValueError(f"draw needs {name} >= 1; got {name}={value}.")
     if not 0.0 <= noise <= 1.0:
         raise ValueError(f"draw needs 0 <= noise <= 1; got noise={noise}.")
-    random = np.random.RandomState(seed)  # noqa: NPY002 - the legacy generator is what PyEPO's data are made of
+    random = np.random.RandomState(seed)  # the legacy generator is what PyEPO's data are made of
     B = random.binomial(1, 0.5, (n_arcs, features))
     contexts = random.normal(0, 1, (n_samples, features))
     mean_costs = ((contexts @ B.T / np.sqrt(features) + 3) ** degree + 1) / 3.5**degree

@@ -29,6 +29,11 @@ class AbstractTask(pl.LightningModule):
         monitor: the validation metric that chooses the epoch; smaller is better.
         learning_rate: at the start; it falls to zero along a cosine, step by step.
         weight_decay: of AdamW, on matrices; biases have none.
+        weight_average: decay of the running average of the weights, a step; its memory is `1 / (1 - decay)` steps. With it
+            the averaged weights are validated and kept. 0 for none.
+
+    Raises:
+        ValueError: `weight_average` is outside [0, 1).
 
     Attributes:
         history: one dictionary an epoch: the mean training loss as `"loss"`, and the validation metrics.
@@ -36,16 +41,26 @@ class AbstractTask(pl.LightningModule):
     """
 
     def __init__(
-        self, model: nn.Module, *, monitor: str, learning_rate: float = 1e-2, weight_decay: float = 0.0
+        self,
+        model: nn.Module,
+        *,
+        monitor: str,
+        learning_rate: float = 1e-2,
+        weight_decay: float = 0.0,
+        weight_average: float = 0.0,
     ) -> None:
         super().__init__()
+        if not 0 <= weight_average < 1:
+            raise ValueError(f"weight_average must be in [0, 1); got {weight_average}.")
         self.model = model
         self.monitor = monitor
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
+        self.weight_average = weight_average
         self.history: list[dict[str, float]] = []
         self.best_epoch: int | None = None
         self._best_state: dict[str, Tensor] = {}
+        self._average: list[Tensor] = []
         self._losses: list[Tensor] = []
         self._metrics: list[tuple[int, Mapping[str, float]]] = []
 
@@ -63,6 +78,29 @@ class AbstractTask(pl.LightningModule):
         loss = self.loss(batch)
         self._losses.append(loss.detach())
         return loss
+
+    @final
+    @torch.no_grad()
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Move the average towards the weights; early on it is the plain mean, so that the start is soon forgotten."""
+        if not self.weight_average:
+            return
+        weights = list(self.model.parameters())
+        if not self._average:
+            self._average = [w.detach().clone() for w in weights]
+        decay = min(self.weight_average, self.global_step / (self.global_step + 5))
+        for average, weight in zip(self._average, weights, strict=True):
+            average.lerp_(weight, 1 - decay)
+
+    @final
+    def on_validation_start(self) -> None:
+        """Validate the average."""
+        self._swap()
+
+    @final
+    def on_validation_end(self) -> None:
+        """Train on from where the training was."""
+        self._swap()
 
     @final
     def validation_step(self, batch: Any, batch_idx: int) -> None:
@@ -90,6 +128,11 @@ class AbstractTask(pl.LightningModule):
         if self._best_state:
             self.model.load_state_dict(self._best_state)
         self.model.eval()
+
+    def _swap(self) -> None:
+        """Exchange the weights and their average, in place."""
+        for weight, average in zip(self.model.parameters(), self._average, strict=False):
+            weight.data, average.data = average.data, weight.data
 
     @final
     def configure_optimizers(self) -> OptimizerLRScheduler:

@@ -2,16 +2,17 @@
 
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 import implicit_l2o as il2o
 from implicit_l2o.applications.shortest_path.baselines import TWO_STAGE, TwoStageTask, floor
+from implicit_l2o.applications.shortest_path.certificates import VIOLATION, path_certificates
 from implicit_l2o.applications.shortest_path.model import FlowModel, cost_network
 from implicit_l2o.applications.shortest_path.task import PathData, Recipe, SolutionTask
 from implicit_l2o.data.shortest_path import Sample, ShortestPathData, generate
-from implicit_l2o.losses import normalized_regret
+from implicit_l2o.losses import normalized_regret, regret
 from implicit_l2o.training import AbstractTask, fit, one_thread
 
 FIRST_DATA_SEED = 135  # PyEPO's default: `seed` 0 is the data set of the published tables
@@ -64,6 +65,10 @@ class Outcome:
         regret_two_stage: of the cost regression.
         regret_untrained: of the path model before training.
         regret_floor: of the exact conditional mean cost.
+        floor_training: the same on the training data.
+        floor_validation: the same on the validation data.
+        excess_expected: expected regret of the path model above the floor's: as `regret - regret_floor` on costs averaged
+            over their noise, which that difference still contains.
         solution: the layer's answers on the test contexts.
         report: their certificates.
         seconds: of the whole seed.
@@ -78,6 +83,9 @@ class Outcome:
     regret_two_stage: float
     regret_untrained: float
     regret_floor: float
+    floor_training: float
+    floor_validation: float
+    excess_expected: float
     solution: il2o.Solution
     report: il2o.CertificateReport
     seconds: float
@@ -85,7 +93,7 @@ class Outcome:
     @property
     def max_constraint_violation(self) -> float:
         """The largest distance of a converged answer to the constraints, in units of flow."""
-        violation = self.report.values[:, self.report.names.index("constraint violation")]
+        violation = self.report.values[:, self.report.names.index(VIOLATION)]
         return float(violation[self.solution.converged].max())
 
 
@@ -103,16 +111,17 @@ def experiment(seed: int, settings: Settings | None = None, *, progress: bool = 
         data = settings.data(seed)
         flow = FlowModel(data.grid, settings.gamma)
 
-        network = _network(data, seed)
+        network = initial_network(data, seed)
         regret_untrained = test_regret(flow, network, data.test)
         task = SolutionTask(network, flow, settings.recipe, seed=seed, training=data.train)
         train(task, data, settings.recipe, seed, "shortest path, from solutions" if progress else None)
 
-        regression = _network(data, seed)
+        regression = initial_network(data, seed)
         baseline = TwoStageTask(regression, flow, settings.two_stage)
         train(baseline, data, settings.two_stage, seed, "shortest path, two-stage " if progress else None)
 
-        solution, report = certified(flow, network, data)
+        certificates = path_certificates(flow, network, data.train.contexts)
+        solution, report = flow.layer(network, certificates=certificates).infer(data.test.contexts)
         return Outcome(
             data=data,
             flow=flow,
@@ -123,6 +132,9 @@ def experiment(seed: int, settings: Settings | None = None, *, progress: bool = 
             regret_two_stage=test_regret(flow, regression, data.test),
             regret_untrained=regret_untrained,
             regret_floor=floor(flow, data.test),
+            floor_training=floor(flow, data.train),
+            floor_validation=floor(flow, data.validation),
+            excess_expected=expected_excess(flow, network, data.test),
             solution=solution,
             report=report,
             seconds=time.perf_counter() - start,
@@ -141,13 +153,42 @@ def test_regret(flow: FlowModel, network: nn.Module, part: Sample) -> float:
     return float(normalized_regret(flow.decide(network, part.contexts), part.costs, part.paths))
 
 
-def certified(
-    flow: FlowModel, network: nn.Module, data: ShortestPathData
-) -> tuple[il2o.Solution, il2o.CertificateReport]:
-    """Infer the test contexts under certificates.
-    """
-    return flow.layer(network).infer(data.test.contexts)
+def expected_excess(flow: FlowModel, network: nn.Module, part: Sample) -> float:
+    """Expected cost of the decisions above that of the best predictor's, relative to the optimal costs that came true."""
+    best = flow.grid.shortest_paths(part.mean_costs)
+    extra = regret(flow.decide(network, part.contexts), part.mean_costs, best).sum()
+    return float(extra / (part.costs * part.paths).sum())
 
 
-def _network(data: ShortestPathData, seed: int) -> nn.Sequential:
+def initial_network(data: ShortestPathData, seed: int) -> nn.Sequential:
+    """The untrained cost network of a seed."""
     return cost_network(data.train.contexts.shape[1], data.grid.n_arcs, seed=seed)
+
+
+def summary(outcome: Outcome) -> dict[str, Any]:
+    """The outcome's numbers as plain values.
+
+    `certificates` counts the labels of the test inferences by property; `regret_by_certificate` is the normalised regret of
+    the inferences by their worst label (absent where there are none).
+    """
+    part, report = outcome.data.test, outcome.report
+    decided = outcome.flow.decide(outcome.network, part.contexts)
+
+    def regret_where(chosen: Tensor) -> float:
+        return float(normalized_regret(decided[chosen], part.costs[chosen], part.paths[chosen]))
+
+    by_label = {label.name: report.worst == label for label in il2o.Label}
+    return {
+        "regret": outcome.regret,
+        "regret_two_stage": outcome.regret_two_stage,
+        "regret_untrained": outcome.regret_untrained,
+        "regret_floor": outcome.regret_floor,
+        "excess_expected": outcome.excess_expected,
+        "max_constraint_violation": outcome.max_constraint_violation,
+        "converged": float(outcome.solution.converged.double().mean()),
+        "certificates": {
+            name: {label.name: n for label, n in counts.items()} for name, counts in report.counts().items()
+        },
+        "regret_by_certificate": {name: regret_where(where) for name, where in by_label.items() if bool(where.any())},
+        "seconds": outcome.seconds,
+    }

@@ -58,10 +58,17 @@ class FlowModel:
     Args:
         grid: the graph.
         gamma: of the quadratic term, positive; with costs of order 1 a value near 1 trains best.
+        tolerance: of an inference, absolute, on `|T(z) - z|`, which bounds the distance of `x` to `{A x = b}`.
+        relaxation: of the iteration.
+
+    Raises:
+        ValueError: `gamma` is not positive.
     """
 
     grid: Grid
     gamma: float = 1.0
+    tolerance: float = 1e-4
+    relaxation: float = 1.7
     flows: il2o.AffineSet = field(init=False)
 
     def __post_init__(self) -> None:
@@ -69,13 +76,13 @@ class FlowModel:
             raise ValueError(f"FlowModel needs gamma > 0; got gamma={self.gamma}.")
         object.__setattr__(self, "flows", il2o.AffineSet(*self.grid.flow_constraints()))
 
+    def cost(self, w: Float[Tensor, "B arcs"]) -> il2o.QuadraticCost:
+        """`w.x + gamma |x|^2 / 2`."""
+        return il2o.QuadraticCost(linear=w, diagonal=self.gamma)
+
     def __call__(self, w: Float[Tensor, "B arcs"]) -> il2o.DavisYin:
         """`T(z) = z - P1(z) + P2(2 P1(z) - z - step (w + gamma P1(z)))`, `P1` onto `x >= 0`, `P2` onto `A x = b`."""
-        problem = il2o.Problem(
-            F=il2o.QuadraticCost(linear=w, diagonal=self.gamma),
-            g=il2o.NonnegativeOrthant(),
-            h=self.flows,
-        )
+        problem = il2o.Problem(F=self.cost(w), g=il2o.NonnegativeOrthant(), h=self.flows)
         # 2 / (gamma side) needed the fewest iterations on sides 5 to 100; the bound keeps a relaxation of 1.7 safe.
         return il2o.DavisYin(problem, step=2.0 / (self.gamma * max(self.grid.side, 4)))
 
@@ -83,8 +90,7 @@ class FlowModel:
         self,
         encoder: nn.Module,
         *,
-        tolerance: float = 1e-4,
-        trace: bool = False,
+        tolerance: float | None = None,
         backward: il2o.AbstractBackward | None = None,
         certificates: Sequence[il2o.Certificate] = (),
     ) -> il2o.ImplicitLayer:
@@ -92,19 +98,16 @@ class FlowModel:
 
         Args:
             encoder: `d -> w`.
-            tolerance: absolute, on `|T(z) - z|`, which bounds the distance of `x` to `{A x = b}`.
-            trace: keep the residual of every iteration.
+            tolerance: None takes that of an inference; training does with a looser one.
             backward: None takes `JFB()`.
             certificates: checked by `infer`.
         """
-        stopping = il2o.Stopping(
-            atol=tolerance, rtol=0.0, max_steps=2000, check_every=1 if trace else 5, trace=trace
-        )
+        stopping = il2o.Stopping(atol=self.tolerance if tolerance is None else tolerance, rtol=0.0, max_steps=2000)
         return il2o.ImplicitLayer(
             encoder,
             build=self,
             x0=torch.zeros_like,
-            solver=il2o.KrasnoselskiiMann(stopping, relaxation=1.7),
+            solver=il2o.KrasnoselskiiMann(stopping, relaxation=self.relaxation),
             backward=backward,
             certificates=certificates,
         )
