@@ -89,11 +89,11 @@ def run_python(code):
     ("arguments", "message"),
     [
         ([], "the following arguments are required: COMMAND"),
-        (["dmeo"], "invalid choice: 'dmeo' (choose from 'demo')"),
+        (["dmeo"], "invalid choice: 'dmeo' (choose from"),
         (["demo"], "the following arguments are required: --out"),
         (
             ["demo", "--out", "x", "--sede", "1"],
-            "unknown: --sede 1; the options are --help, --out, --quiet, --seed",
+            "unknown: --sede 1; usage: il2o demo [-h] --out DIR [--seed N] [--quiet]",
         ),
         (["demo", "--out", "x", "--seed", "one"], "argument --seed: a whole number is needed; got 'one'"),
         (["demo", "--out", "x", "--seed", "-1"], "argument --seed: 0 <= N < 2**31 is needed; got -1"),

@@ -5,24 +5,16 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 _INTERRUPTED = 130  # what a shell reports of a process that ended by Ctrl-C
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says which options there are when it meets one that it does not know."""
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Leave nothing over: a command's parser complains itself, with its own options."""
-        parsed, unknown = super().parse_known_args(args, namespace)
-        if unknown:
-            options = sorted({o for action in self._actions for o in action.option_strings if o.startswith("--")})
-            self.error(f"unknown: {' '.join(unknown)}; the options are {', '.join(options)}")
-        return parsed, unknown
+    """Complains in two lines, without the whole usage."""
 
     def error(self, message: str) -> NoReturn:
-        """Two lines instead of the whole usage."""
+        """Exit with status 2."""
         self.exit(2, f"{self.prog}: {message}.\nTry '{self.prog} --help'.\n")
 
 
@@ -41,6 +33,7 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the results, made if absent")
     demo.add_argument("--seed", type=_seed, default=0, metavar="N", help="of data, weights and batches (default: 0)")
     demo.add_argument("--quiet", action="store_true", help="no progress bars")
+    demo.set_defaults(parser=demo)
     return top
 
 
@@ -61,7 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: without the program's name; None takes those of the process.
     """
-    options = parser().parse_args(arguments)
+    options, unknown = parser().parse_known_args(arguments)
+    if unknown:  # said by the command's own parser: argparse would leave it to the top one, which has other options
+        usage = " ".join(options.parser.format_usage().split())
+        options.parser.error(f"unknown: {' '.join(unknown)}; {usage}")
     try:
         return _demo(options)
     except KeyboardInterrupt:
@@ -76,10 +72,14 @@ def _demo(options: argparse.Namespace) -> int:
     try:
         summary = demo(options.out, options.seed, progress=not options.quiet)
     except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("implicit_l2o"):
+            raise
         print(f"il2o demo needs {error.name}: pip install 'implicit_l2o[train]'.", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"il2o demo: cannot write to {options.out}: {error.strerror or error}.", file=sys.stderr)
+        print(
+            f"il2o demo: cannot write to {error.filename or options.out}: {error.strerror or error}.", file=sys.stderr
+        )
         return 1
     print(table(summary))
     print("\nWritten:", *(f"  {path}" for path in (options.out / "summary.json", *summary["figures"])), sep="\n")

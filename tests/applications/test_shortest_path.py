@@ -247,7 +247,7 @@ def test_costs_do_not_reach_the_training_from_solutions():
     for each in (data, hidden):
         network, flow = initial_network(each, 0), FlowModel(each.grid)
         task = SolutionTask(network, flow, SMALL.recipe, seed=0, training=each.train)
-        train(task, each, SMALL.recipe, 0, None)
+        train(task, each, SMALL.recipe, seed=0)
         networks.append(network)
     assert torch.equal(networks[0][2].weight, networks[1][2].weight)
 
@@ -265,36 +265,43 @@ def test_other_gradients_learn_too(mode):
         task = FenchelYoungTask(network, flow, SMALL.recipe, seed=1, training=data.train)
     else:
         task = SolutionTask(network, flow, SMALL.recipe, seed=1, training=data.train, backward=mode)
-    train(task, data, SMALL.recipe, 1, None)
+    train(task, data, SMALL.recipe, seed=1)
     assert before < min(epoch["regret"] for epoch in task.history) < 0.35
 
 
 def test_the_averaged_weights_are_kept_and_the_training_goes_on_from_its_own():
-    """With one epoch the kept weights are the running mean of the steps' weights, written out."""
+    """The running average of the weights after every step, written out; and the steps are those of a training without."""
     data = SMALL.data(0)
-    recipe = replace(SMALL.two_stage, epochs=1, weight_average=0.5, batch_size=50)
-    network = initial_network(data, 0)
-    task = TwoStageTask(network, FlowModel(data.grid), recipe)
+    recorded, kept = {}, {}
+    for decay in (0.0, 0.5):
+        network = initial_network(data, 0)
+        task = TwoStageTask(network, FlowModel(data.grid), replace(SMALL.two_stage, epochs=2, weight_average=decay))
+        recorded[decay] = _record_weights(task, network)
+        fit(task, PathData(data, "costs", batch_size=50, seed=0), epochs=2, progress=False)
+        kept[decay] = network[2].weight.detach()
+        assert len(recorded[decay]) == 6
+    for plain, averaged in zip(recorded[0.0], recorded[0.5], strict=True):
+        torch.testing.assert_close(plain, averaged)
+    average = recorded[0.5][0]
+    ends = []
+    for step, weight in enumerate(recorded[0.5], start=1):
+        average = average.lerp(weight, 1 - min(0.5, step / (step + 5)))
+        ends.append(average)
+    assert any(torch.allclose(kept[0.5], ends[i], atol=1e-6) for i in (2, 5))  # the end of either epoch
+    assert not any(torch.allclose(kept[0.5], weight, atol=1e-6) for weight in recorded[0.5])
+
+
+def _record_weights(task, network):
+    """The last layer's weights after every step."""
     seen = []
-    step = task.loss
+    end = task.on_train_batch_end
 
-    def recording(batch):
+    def recording(outputs, batch, index):
         seen.append(network[2].weight.detach().clone())
-        return step(batch)
+        end(outputs, batch, index)
 
-    task.loss = recording
-    fit(task, PathData(data, "costs", batch_size=50, seed=0), epochs=1, progress=False)
-    assert len(seen) == 3
-    average = None
-    for number, weight in enumerate([*seen[1:], None], start=1):
-        if weight is None:
-            break
-        decay = min(0.5, number / (number + 5))
-        average = weight if average is None else average.lerp(weight, 1 - decay)
-    # The last step's weights are not in `seen`; the kept average is the lerp of `average` towards them.
-    last = (network[2].weight.detach() - average * 3 / 8) / (5 / 8)
-    assert float((last - seen[2]).abs().max()) < 0.05
-    assert not torch.allclose(network[2].weight, seen[2], atol=1e-6)
+    task.on_train_batch_end = recording
+    return seen
 
 
 @pytest.mark.bad_input
@@ -309,7 +316,7 @@ def test_wrong_training_options_are_named():
     task = TwoStageTask(network, flow, SMALL.two_stage)
     task.monitor = "accuracy"
     with pytest.raises(ValueError, match="monitor must be one of loss, cost error, regret; got 'accuracy'"):
-        train(task, data, replace(SMALL.two_stage, epochs=1), 0, None)
+        train(task, data, replace(SMALL.two_stage, epochs=1), seed=0, target="costs")
 
 
 def test_an_interrupt_comes_through(capfd):
@@ -325,7 +332,7 @@ def test_an_interrupt_comes_through(capfd):
     task.loss = interrupted
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        train(task, data, SMALL.two_stage, 0, None)
+        train(task, data, SMALL.two_stage, seed=0, target="costs")
     assert signal.getsignal(signal.SIGINT) is handler
     assert capfd.readouterr().out == ""
 
@@ -352,7 +359,8 @@ def test_figures_are_drawn(outcome, tmp_path):
 
 def test_progress_is_one_bar_on_stderr(capfd):
     data = SMALL.data(0)
-    train(TwoStageTask(initial_network(data, 0), FlowModel(data.grid)), data, Recipe(epochs=2), 0, "a label")
+    task = TwoStageTask(initial_network(data, 0), FlowModel(data.grid))
+    train(task, data, Recipe(epochs=2), seed=0, target="costs", label="a label")
     captured = capfd.readouterr()
     assert captured.out == ""
     assert "a label: 100%" in captured.err

@@ -171,7 +171,7 @@ def draw(
         >>> from implicit_l2o.data.shortest_path import draw
         >>> contexts, costs, mean_costs = draw(2, n_arcs=40)
         >>> contexts[0].round(4).tolist()
-        [0.1898, 0.2813, 0.8041, 0.0176, -0.1652]
+        [0.1898, 0.2813, 0.8041, 0.3436, 0.797]
     """
     for name, value in (("n_samples", n_samples), ("n_arcs", n_arcs), ("features", features), ("degree", degree)):
         if value < 1:

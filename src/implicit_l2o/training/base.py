@@ -166,7 +166,10 @@ def fit(
     """
     if epochs < 1:
         raise ValueError(f"fit needs epochs >= 1; got epochs={epochs}.")
-    with quiet():
+    with (
+        quiet(),
+        tqdm(total=epochs, desc=label, unit="epoch", file=sys.stderr, mininterval=0.2, disable=not progress) as bar,
+    ):
         trainer = pl.Trainer(
             accelerator="cpu",
             devices=1,
@@ -176,7 +179,7 @@ def fit(
             enable_model_summary=False,
             enable_progress_bar=False,
             num_sanity_val_steps=0,
-            callbacks=[_Bar(task, label, epochs)] if progress else None,
+            callbacks=[_Advance(task, bar)],
         )
         handler = signal.getsignal(signal.SIGINT)
         try:
@@ -215,17 +218,14 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-class _Bar(pl.Callback):
-    """One bar over all epochs, with the metric that chooses the epoch."""
+class _Advance(pl.Callback):
+    """Moves the bar at the end of every epoch, and shows the metric that chooses the epoch."""
 
-    def __init__(self, task: AbstractTask, label: str, epochs: int) -> None:
+    def __init__(self, task: AbstractTask, bar: tqdm) -> None:
         self._task = task
-        self._bar = tqdm(total=epochs, desc=label, unit="epoch", file=sys.stderr, mininterval=0.2)
+        self._bar = bar
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         monitor, last = self._task.monitor, self._task.history[-1]
         self._bar.set_postfix_str(f"{monitor} {last[monitor]:.4f}", refresh=False)
         self._bar.update()
-
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self._bar.close()

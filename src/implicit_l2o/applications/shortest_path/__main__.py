@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import platform
 import time
 from dataclasses import replace
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy
 import scipy.stats
 import torch
 
@@ -42,7 +44,7 @@ def variants(seed: int, settings: Settings) -> dict[str, float]:
     regrets = {}
     for (name, (task, recipe)), network in zip(tasks.items(), networks, strict=True):
         with one_thread():
-            train(task, data, recipe, seed, name.removeprefix("regret_"))
+            train(task, data, recipe, seed=seed, label=f"shortest path, {name.removeprefix('regret_')}")
             regrets[name] = test_regret(flow, network, data.test)
     return regrets
 
@@ -76,10 +78,11 @@ def table(seeds: list[int], settings: Settings) -> dict[str, Any]:
         "excess": excess,
         "excess_expected": over_seeds([row["excess_expected"] for row in rows]),
         "environment": {
-            "machine": platform.machine(),
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
             "python": platform.python_version(),
             "torch": torch.__version__,
             "numpy": np.__version__,
+            "scipy": scipy.__version__,
             "threads": 1,
         },
         "seconds": time.perf_counter() - start,

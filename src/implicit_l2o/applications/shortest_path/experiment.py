@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -114,11 +114,13 @@ def experiment(seed: int, settings: Settings | None = None, *, progress: bool = 
         network = initial_network(data, seed)
         regret_untrained = test_regret(flow, network, data.test)
         task = SolutionTask(network, flow, settings.recipe, seed=seed, training=data.train)
-        train(task, data, settings.recipe, seed, "shortest path, from solutions" if progress else None)
+        label = "shortest path, from solutions" if progress else None
+        train(task, data, settings.recipe, seed=seed, label=label)
 
         regression = initial_network(data, seed)
         baseline = TwoStageTask(regression, flow, settings.two_stage)
-        train(baseline, data, settings.two_stage, seed, "shortest path, two-stage " if progress else None)
+        label = "shortest path, from the costs" if progress else None
+        train(baseline, data, settings.two_stage, seed=seed, target="costs", label=label)
 
         certificates = path_certificates(flow, network, data.train.contexts)
         solution, report = flow.layer(network, certificates=certificates).infer(data.test.contexts)
@@ -141,9 +143,25 @@ def experiment(seed: int, settings: Settings | None = None, *, progress: bool = 
         )
 
 
-def train(task: AbstractTask, data: ShortestPathData, recipe: Recipe, seed: int, label: str | None) -> None:
-    """Fit a task by its recipe, on paths or on costs as the task needs."""
-    target = "costs" if isinstance(task, TwoStageTask) else "paths"
+def train(
+    task: AbstractTask,
+    data: ShortestPathData,
+    recipe: Recipe,
+    *,
+    seed: int,
+    target: Literal["paths", "costs"] = "paths",
+    label: str | None = None,
+) -> None:
+    """Fit a task by its recipe.
+
+    Args:
+        task: trained in place.
+        data: its test part is not touched.
+        recipe: epochs and batch size.
+        seed: of the order of the data.
+        target: what a batch pairs the contexts with.
+        label: of the progress bar; None for no bar.
+    """
     loaders = PathData(data, target, batch_size=recipe.batch_size, seed=seed)
     fit(task, loaders, epochs=recipe.epochs, progress=label is not None, label=label or "")
 
