@@ -82,6 +82,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "applications": ("applications.*",),
     # An application sees its own package (added in `allowed`), never another application.
     "applications.*": (*PUBLIC, "testing", *TOOLS),
+    # The demonstration runs all of them.
+    "applications.demo": (*PUBLIC, "training", "report", "applications", "applications.*"),
     "cli": (*PUBLIC, "applications", "applications.*", *TOOLS),
 }
 

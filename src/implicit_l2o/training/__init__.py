@@ -1,0 +1,6 @@
+"""Training with Lightning: an application says the loss and the metrics, the rest is here."""
+
+from implicit_l2o.training.base import AbstractTask as AbstractTask
+from implicit_l2o.training.base import fit as fit
+from implicit_l2o.training.base import one_thread as one_thread
+from implicit_l2o.training.base import quiet as quiet
