@@ -1,0 +1,1 @@
+"""Data sets: generators and loaders, one module a data set."""
