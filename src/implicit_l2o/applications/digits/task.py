@@ -93,7 +93,10 @@ class ImagesData(pl.LightningDataModule):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a classifier is trained; chosen for the small digits, on their validation images.
+    """How a classifier is trained. The defaults are for the small digits.
+
+    They were chosen by hand among some ten settings, for accuracy in little time, on the splits of seeds 0 to 3, whose test
+    accuracies were in view; on seeds 5 to 9, looked at once and afterwards, JFB has 98.7 %.
 
     Args:
         epochs: passes over the training images.
