@@ -4,3 +4,4 @@ from implicit_l2o.training.base import AbstractTask as AbstractTask
 from implicit_l2o.training.base import fit as fit
 from implicit_l2o.training.base import one_thread as one_thread
 from implicit_l2o.training.base import quiet as quiet
+from implicit_l2o.training.memory import peak_memory as peak_memory
