@@ -291,12 +291,14 @@ class SplittingCase:
     """A family of problems, any batch and size, whose answer an independent routine knows."""
 
     make: Callable[[Tensor, Tensor], il2o.AbstractSplitting]  # (w (B, n), total (B,)) -> splitting
-    solution: Callable[[Tensor, Tensor], Tensor] | None  # the same arguments -> x, None where it is not unique
-    feasible: Callable[[Tensor, Tensor], Tensor]  # (x, total) -> constraint violation (B,)
+    solution: (
+        Callable[[Tensor, Tensor], Tensor] | None
+    )  # the same arguments -> x; None: not unique, so no derivative either
+    feasible: Callable[[Tensor, Tensor, Tensor], Tensor]  # (x, w, total) -> constraint violation (B,)
     constrained: bool  # whether `total < 0` makes the problem infeasible
 
 
-def _simplex_distance(x: Tensor, total: Tensor) -> Tensor:
+def _simplex_distance(x: Tensor, w: Tensor, total: Tensor) -> Tensor:
     return (x.sum(-1) - total).abs() + x.clamp(max=0).abs().sum(-1)
 
 
@@ -329,12 +331,28 @@ def _forward_backward(w: Tensor, total: Tensor) -> il2o.AbstractSplitting:
     return il2o.ForwardBackward(il2o.Problem(F=_cost(w), g=il2o.Box(0.0, 1.0)), step=0.7)
 
 
+def _bounds(w: Tensor) -> tuple[Tensor, Tensor]:
+    """Bounds whose sums are 0 and n, so that totals between have a solution and negative ones have none.
+
+    Linear in w: the derivative of anything else at the NaN sample would be NaN before the library is asked.
+    """
+    lower = 0.5 * (w - w.mean(-1, keepdim=True))
+    return lower, lower + 1
+
+
 def _douglas_rachford(w: Tensor, total: Tensor) -> il2o.AbstractSplitting:
     row = _mean(w)
     h = il2o.AffineSet(row, (total * row[0, 0])[:, None])
-    # A point of two sets; w shapes the box, whose upper bounds sum to 1.2 times the total.
-    upper = 1.2 * total[:, None].abs() * w.abs() / w.abs().sum(-1, keepdim=True)
-    return il2o.DouglasRachford(il2o.Problem(g=il2o.Box(lower=0.0, upper=upper), h=h))
+    return il2o.DouglasRachford(il2o.Problem(g=il2o.Box(*_bounds(w)), h=h))
+
+
+def _nearest_in_box(w: Tensor, total: Tensor) -> il2o.AbstractSplitting:
+    distance = il2o.Translate(il2o.L2Norm(w.shape[1] ** 0.5), w + 0.5)
+    return il2o.DouglasRachford(il2o.Problem(g=il2o.Box(0.0, 1.0), h=distance))
+
+
+def _bounded_distance(x: Tensor, w: Tensor, total: Tensor) -> Tensor:
+    return (x.sum(-1) - total).abs() + (x - x.clamp(*_bounds(w))).abs().sum(-1)
 
 
 def _primal_dual(w: Tensor, total: Tensor) -> il2o.Problem:
@@ -348,10 +366,16 @@ SPLITTINGS: dict[str, SplittingCase] = {
     "forward_backward": SplittingCase(
         _forward_backward,
         lambda w, total: (-w).clamp(0, 1),
-        lambda x, total: (x - x.clamp(0, 1)).abs().sum(-1),
+        lambda x, w, total: (x - x.clamp(0, 1)).abs().sum(-1),
         False,
     ),
-    "douglas_rachford": SplittingCase(_douglas_rachford, None, _simplex_distance, True),
+    "douglas_rachford": SplittingCase(
+        _nearest_in_box,
+        lambda w, total: (w + 0.5).clamp(0, 1),
+        lambda x, w, total: (x - x.clamp(0, 1)).abs().sum(-1),
+        False,
+    ),
+    "douglas_rachford_feasibility": SplittingCase(_douglas_rachford, None, _bounded_distance, True),
     "condat_vu": SplittingCase(
         lambda w, total: il2o.CondatVu(_primal_dual(w, total)), _simplex_solution, _simplex_distance, True
     ),

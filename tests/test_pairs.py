@@ -8,7 +8,7 @@ import torch
 import implicit_l2o as il2o
 from cases import BACKWARDS, INFEASIBLE_SAMPLE, NAN_SAMPLE, SOLVERS, SPLITTINGS, draw, spoil
 
-STOPPING = il2o.Stopping(atol=1e-7, rtol=0.0, max_steps=400)
+STOPPING = il2o.Stopping(atol=1e-7, rtol=0.0, max_steps=1000)
 
 
 @pytest.mark.parametrize("backward", BACKWARDS)
@@ -52,12 +52,17 @@ class TestPair:
                 assert solution.status[INFEASIBLE_SAMPLE] == il2o.Status.INFEASIBLE
         x = solution.x.detach()
         assert torch.isfinite(x).all()
-        assert (case.feasible(x, total)[good] <= 1e-6 * len(x[0]) ** 0.5).all()
+        assert (case.feasible(x, w.detach(), total)[good] <= 1e-6 * len(x[0]) ** 0.5).all()
         if case.solution is not None:
             expected = case.solution(w.detach()[good], total.detach()[good])
             torch.testing.assert_close(x[good], expected, atol=1e-5, rtol=0)
-        solution.x.square().sum().backward()
+        unique = case.solution is not None
+        with warnings.catch_warnings():
+            # Where any point of a set is a solution, the adjoint equation is singular and Implicit has to say so.
+            warnings.simplefilter("error" if unique else "ignore", il2o.ConvergenceWarning)
+            solution.x.square().sum().backward()
         assert w.grad is not None
         assert torch.isfinite(w.grad).all()
         assert (w.grad[~good] == 0).all()
-        assert (w.grad[good].abs().amax(-1) > 0).any()
+        if unique:
+            assert (w.grad[good].abs().amax(-1) > 0).any()

@@ -111,10 +111,10 @@ def load_mnist(
 
     Example:
         >>> from implicit_l2o.data.images import load_mnist
-        >>> load_mnist("/data/mnist", split="validation")
+        >>> load_mnist("no/such/folder", split="test")  # doctest: +IGNORE_EXCEPTION_DETAIL
         Traceback (most recent call last):
         ...
-        ValueError: MNIST has the splits 'train' and 'test'; got split='validation'.
+        FileNotFoundError: it names the file that is missing
     """
     if split not in SPLITS:
         raise ValueError(f"MNIST has the splits 'train' and 'test'; got split={split!r}.")
