@@ -22,9 +22,9 @@ from implicit_l2o.training import peak_memory
 DEPTHS = (10, 100, 1000)
 BATCH, FEATURES, N = 64, 20, 200
 MODES = {
-    "JFB": lambda steps: il2o.JFB(),
-    "Neumann(5)": lambda steps: il2o.Neumann(5),
-    "Implicit": lambda steps: il2o.Implicit(il2o.GMRES(rtol=1e-4, restart=10, max_steps=10)),
+    "JFB": lambda _: il2o.JFB(),
+    "Neumann(5)": lambda _: il2o.Neumann(5),
+    "Implicit": lambda _: il2o.Implicit(il2o.GMRES(rtol=1e-4, restart=10, max_steps=10)),
     "Unrolled": lambda steps: il2o.Unrolled(steps),
     "Unrolled, checkpoint=20": lambda steps: il2o.Unrolled(steps, checkpoint=20),
 }
