@@ -11,9 +11,11 @@ from implicit_l2o.data.shortest_path import Sample
 from implicit_l2o.losses import normalized_regret
 from implicit_l2o.training import AbstractTask
 
-# The best of 72 settings (learning rate, epochs, weight decay, metric that chooses the epoch) on data seeds 200 to 205,
-# as many as were tried for `Recipe`.
-TWO_STAGE = Recipe(epochs=60, batch_size=32, learning_rate=1e-2, weight_decay=0.4, weight_average=0.0, perturbation=0.0)
+# Of 190 settings (learning rate, epochs, batch size, weight decay, weight average, metric that chooses the epoch), about as
+# many as were tried for `Recipe` and on the same data seeds, the quickest within 2 % of the lowest expected excess.
+TWO_STAGE = Recipe(
+    epochs=60, batch_size=64, learning_rate=2e-2, weight_decay=0.3, weight_average=0.99, perturbation=0.0, copies=1
+)
 
 
 class TwoStageTask(AbstractTask):
