@@ -177,7 +177,7 @@ class TestBadInput:
             simplex_layer(slover=None)
 
     def test_names_instead_of_objects(self) -> None:
-        with pytest.raises(TypeError, match=r"solver must be an AbstractFixedPointSolver such as .*; got Anderson"):
+        with pytest.raises(TypeError, match=r"backward must be an AbstractBackward such as JFB\(\); got 'jfb'"):
             il2o.fixed_point(lambda z: z, torch.zeros(1, 1), backward="jfb")
         with pytest.raises(
             TypeError, match=r"solver must be an AbstractFixedPointSolver such as Anderson\(\); got Anderson"

@@ -54,11 +54,12 @@ class Stopping:
     def __post_init__(self) -> None:
         for name in ("atol", "rtol"):
             value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"Stopping needs a finite {name} >= 0 (or None); got {name}={value}.")
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if value is not None and not (number and math.isfinite(value) and value >= 0):
+                raise ValueError(f"Stopping needs a finite {name} >= 0 (or None); got {name}={value!r}.")
         for name in ("max_steps", "check_every"):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"Stopping needs an integer {name} >= 1; got {name}={value}.")
 
     def tolerances(self, dtype: torch.dtype) -> tuple[float, float]:
@@ -78,6 +79,28 @@ def check_stopping(stopping: object) -> None:
     """Raise a `TypeError` unless it is a `Stopping`: a bare tolerance is easily passed in its place."""
     if not isinstance(stopping, Stopping):
         raise TypeError(f"stopping must be a Stopping; got {stopping!r}.")
+
+
+def check_start(z0: object) -> None:
+    """Raise a `TypeError` or `ValueError` unless `z0` is a batch of samples in a supported dtype."""
+    if not isinstance(z0, Tensor):
+        raise TypeError(f"z0 must be a tensor (B, *shape); got {type(z0).__name__}.")
+    if z0.dtype not in _DEFAULT_TOLERANCE:
+        allowed = ", ".join(str(dtype).removeprefix("torch.") for dtype in _DEFAULT_TOLERANCE)
+        raise TypeError(f"z0 must be one of {allowed}; got {z0.dtype}.")
+    if z0.ndim == 0:
+        raise ValueError("z0 needs a batch dimension: (B, *shape); got a 0-d tensor.")
+
+
+def check_image(z: Tensor, image: object) -> None:
+    """Raise a `TypeError` or `ValueError` unless `T(z)` is a tensor like `z`."""
+    if not isinstance(image, Tensor):
+        raise TypeError(f"T must return a tensor like its input; got {type(image).__name__}.")
+    if image.shape != z.shape or image.dtype != z.dtype:
+        raise ValueError(
+            f"T must return a tensor like its input, {tuple(z.shape)} of {z.dtype}; got {tuple(image.shape)} of "
+            f"{image.dtype}."
+        )
 
 
 class AbstractFixedPointSolver(ABC):
@@ -129,9 +152,9 @@ class _Loop:
             begin = (self.z, self.state)
             begin_step = step
             while True:  # one block: up to the next check, or a single step when careful
-                self.previous, self.image = self.z, self.T(self.z)
+                self.previous, self.image = self.z, self._apply(self.z)
                 if step == 0:
-                    self._check_image()
+                    check_image(self.z, self.image)
                 self.z, self.state = self.solver.update(self.previous, self.image, self.state)
                 step += 1
                 if self.stopping.is_check(step) or step <= careful_until:
@@ -153,16 +176,20 @@ class _Loop:
         self._finish(step)
         return self._result()
 
-    def _check_image(self) -> None:
-        z, image = self.z, self.image
-        if image.shape != z.shape or image.dtype != z.dtype:
+    def _apply(self, z: Tensor) -> Tensor:
+        """`T(z)`; a `T` that overwrites `z` would make every residual zero."""
+        version = None if z.is_inference() else z._version
+        image = self.T(z)
+        if version is not None and z._version != version:
             raise ValueError(
-                f"T must return a tensor like its input, {tuple(z.shape)} of {z.dtype}; got {tuple(image.shape)} of "
-                f"{image.dtype}."
+                "T must not change its argument, nor return a buffer that it overwrites in the next call: z was modified "
+                "in place. Return a new tensor."
             )
+        return image
 
     def _set_bound(self, residual: Tensor) -> None:
-        scale = _batch.norm(self.previous) + residual
+        # A start near an unstable fixed point leaves it exponentially, and may settle at size one all the same.
+        scale = (_batch.norm(self.previous) + residual).clamp(min=1.0)
         largest = math.sqrt(torch.finfo(scale.dtype).max) * 1e-3  # squares must not overflow
         self.bound = (_GROWTH * scale).clamp(max=largest)
 
@@ -294,9 +321,5 @@ def iterate(T: Map, z0: Float[Tensor, "B *shape"], solver: AbstractFixedPointSol
         >>> [il2o.Status(int(s)).name for s in point.status]
         ['CONVERGED', 'CONVERGED']
     """
-    if z0.dtype not in _DEFAULT_TOLERANCE:
-        allowed = ", ".join(str(dtype).removeprefix("torch.") for dtype in _DEFAULT_TOLERANCE)
-        raise TypeError(f"z0 must be one of {allowed}; got {z0.dtype}.")
-    if z0.ndim == 0:
-        raise ValueError("z0 needs a batch dimension: (B, *shape); got a 0-d tensor.")
+    check_start(z0)
     return _Loop(T, z0.detach(), solver).run()
