@@ -144,3 +144,37 @@ class TestMessages:
             il2o.solve(il2o.ForwardBackward(self.PROBLEM, step=torch.ones(5)), x0)
         with pytest.raises(ValueError, match=r"step_size is torch.float64 but x is torch.float32"):
             il2o.solve(il2o.ForwardBackward(self.PROBLEM, step=torch.ones(2, dtype=torch.float64)), x0)
+
+
+class TestConvergedMeansSolved:
+    """Nearly linear costs make the automatic step, and so `z`, huge; the answer `x` stays in the unit box."""
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    @pytest.mark.parametrize("curvature", [1e-3, 1e-4, 1e-6, 1e-8])
+    @pytest.mark.parametrize("stopping", [il2o.Stopping(), il2o.Stopping(atol=1e-4, rtol=0.0)])
+    def test_a_converged_sample_satisfies_its_constraint(
+        self, dtype: torch.dtype, curvature: float, stopping: il2o.Stopping
+    ) -> None:
+        w = torch.randn(50, 8, dtype=dtype, generator=torch.Generator().manual_seed(1))
+        problem = quadratic_program(w, torch.ones(1, dtype=dtype), curvature=curvature)
+        splitting = il2o.DavisYin(problem)
+        solution = il2o.solve(
+            splitting, torch.zeros_like(w), solver=il2o.KrasnoselskiiMann(stopping), on_failure="ignore"
+        )
+        distance = (solution.x.sum(-1) - 1.0).abs() / 8**0.5
+        # Twice the tolerance: the residual itself is known to the rounding of z.
+        assert (distance <= 2 * solution.tolerance)[solution.converged].all()
+        sound = solution.x.norm(dim=-1)
+        atol, rtol = stopping.tolerances(dtype)
+        torch.testing.assert_close(solution.tolerance, atol + rtol * sound)
+
+    def test_a_residual_of_zero_by_rounding_is_not_convergence(self) -> None:
+        point = il2o.fixed_point(
+            lambda z: z + 1.0,
+            torch.full((1, 1), 1e8),
+            solver=il2o.KrasnoselskiiMann(il2o.Stopping(atol=1e-4, rtol=0.0, max_steps=10)),
+            on_failure="ignore",
+        )
+        assert float(point.residual) == 0.0
+        assert point.status.tolist() == [il2o.Status.MAX_STEPS]
+        assert point.precision.all()

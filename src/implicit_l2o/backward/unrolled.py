@@ -91,9 +91,8 @@ class Unrolled(AbstractBackward):
         with torch.no_grad():
             point = z.detach()
             residual = torch.where(broken, torch.inf, _batch.norm(T(point) - point))
-            atol, rtol = solver.stopping.tolerances(point.dtype)
-            tolerance = atol + rtol * _batch.norm(point)
-            status = torch.where(residual <= tolerance, int(Status.CONVERGED), int(Status.MAX_STEPS))
+            tolerance = solver.stopping.permitted(T, point)
+            status = torch.where(solver.stopping.met(T, point, residual), int(Status.CONVERGED), int(Status.MAX_STEPS))
             infeasible = getattr(T, "infeasible", None)
             if infeasible is not None and bool((status == Status.MAX_STEPS).any()):
                 hopeless = (status == Status.MAX_STEPS) & ~broken & infeasible(point)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from implicit_l2o import _batch
@@ -21,12 +21,17 @@ State: TypeAlias = tuple[
 _DEFAULT_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 1e-2}
 _GROWTH = 1e8  # |z| beyond this multiple of its first scale is divergence, not a long way to go
 _COMPACT_BELOW = 0.75  # share of active samples under which dropping the others pays for the copy
+_ROUNDING = 0.125  # of an ulp: about the error of |T(z) - z| when each entry is rounded, relative to eps |z|
 _BEST_FACTOR = 0.5  # an unconverged sample returns its best iterate where that is clearly better than its last one
 
 
 @dataclass(frozen=True)
 class Stopping:
-    """Stop a sample when `|T(z) - z| <= atol + rtol |z|`, and every sample after `max_steps`.
+    """Stop a sample when `|T(z) - z| <= atol + rtol |x|`, and every sample after `max_steps`.
+
+    `x` is what `z` is read out to where `T` is a splitting, and `z` itself otherwise: the governing sequence of a
+    splitting can be larger than the answer by any factor, and so would be the error permitted in the answer. A
+    tolerance below the rounding of `z` is never called met, for a step that rounding swallows has residual zero.
 
     Args:
         atol: absolute tolerance on the Euclidean residual; None takes 1e-6 in float64, 1e-4 in float32, 1e-2 in bfloat16.
@@ -69,6 +74,18 @@ class Stopping:
             default if self.atol is None else self.atol,
             default if self.rtol is None else self.rtol,
         )
+
+    def permitted(self, T: Map, z: Float[Tensor, "B *latent"]) -> Float[Tensor, " B"]:
+        """The tolerance of each sample at `z`, `atol + rtol |x|`."""
+        atol, rtol = self.tolerances(z.dtype)
+        readout = getattr(T, "readout", None)
+        size = _batch.norm(z if readout is None else readout(z))
+        return atol + rtol * torch.where(torch.isfinite(size), size, 0.0)
+
+    def met(self, T: Map, z: Float[Tensor, "B *latent"], residual: Float[Tensor, " B"]) -> Bool[Tensor, " B"]:
+        """Which samples meet their tolerance at `z` with this residual, which is known no better than `z` is rounded."""
+        rounding = _ROUNDING * torch.finfo(z.dtype).eps * _batch.norm(z)
+        return torch.maximum(residual, rounding) <= self.permitted(T, z)
 
     def is_check(self, step: int) -> bool:
         """Whether residuals are looked at after this step; the same for every batch, so that mates change nothing."""
@@ -125,7 +142,8 @@ class _Loop:
 
     def __init__(self, T: Map, z0: Tensor, solver: AbstractFixedPointSolver) -> None:
         self.T, self.solver, self.stopping = T, solver, solver.stopping
-        self.atol, self.rtol = self.stopping.tolerances(z0.dtype)
+        self.whole = T  # for every sample, whatever has been dropped from T
+        self.sought = sum(self.stopping.tolerances(z0.dtype)) > 0
         batch, device = z0.shape[0], z0.device
         start = torch.where(_batch.expand(_batch.finite(z0), z0), z0, 0.0)
         # Records of the whole batch.
@@ -193,15 +211,14 @@ class _Loop:
         largest = math.sqrt(torch.finfo(scale.dtype).max) * 1e-3  # squares must not overflow
         self.bound = (_GROWTH * scale).clamp(max=largest)
 
-    def _tolerance(self, z: Tensor) -> Tensor:
-        return self.atol + self.rtol * _batch.norm(z)
-
     def _judge(self, judged: Tensor, residual: Tensor, step: int, *, scheduled: bool) -> Tensor | None:
         """Record the judged samples that ended at this step; which they are, or None when there are none."""
         size = _batch.norm(self.image)
         broken = judged & ~(torch.isfinite(residual) & torch.isfinite(size))
         diverged = judged & ~broken & (size > self.bound)
-        close = judged & ~broken & ~diverged & (residual <= self.atol + self.rtol * size) & (self.atol + self.rtol > 0)
+        close = torch.zeros_like(judged)
+        if self.sought:
+            close = judged & ~broken & ~diverged & self.stopping.met(self.T, self.image, residual)
         if scheduled:
             self._remember(residual, judged & ~broken)
         if not bool((broken | diverged | close).any()):
@@ -210,7 +227,7 @@ class _Loop:
         if bool(close.any()):
             # The tolerance is promised at the returned point T(z), so it is measured there.
             at_image = _batch.norm(self.T(self.image) - self.image)
-            converged = close & (at_image <= self._tolerance(self.image))
+            converged = close & self.stopping.met(self.T, self.image, at_image)
             self._record(converged, Status.CONVERGED, self.previous, self.image, at_image, step)
         self._record(diverged, Status.DIVERGED, self.previous, self.image, residual, step)
         # What T was applied to is finite where its image is not, unless the start itself was not.
@@ -264,7 +281,7 @@ class _Loop:
             point = self.T(last)
         at_point = _batch.norm(self.T(point) - point)
         broken = self.active & ~torch.isfinite(at_point)
-        met = self.active & ~broken & (at_point <= self._tolerance(point))
+        met = self.active & ~broken & self.stopping.met(self.T, point, at_point)
         ran_out = self.active & ~met & ~broken
         infeasible = torch.zeros_like(ran_out)
         find_infeasible = getattr(self.T, "infeasible", None)
@@ -282,7 +299,7 @@ class _Loop:
             status=self.status,
             residual=self.residual,
             steps=self.steps,
-            tolerance=self._tolerance(self.point),
+            tolerance=self.stopping.permitted(self.whole, self.point),
             trace=torch.stack(self.trace) if self.trace else None,
         )
 
