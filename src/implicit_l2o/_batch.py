@@ -148,6 +148,11 @@ def _check_like_x(value: Tensor, x: Tensor, name: str) -> None:
             f"{name} has shape {tuple(value.shape)} and x {tuple(x.shape)}: with two or more dimensions a parameter "
             f"carries the batch first; for one shared by the batch write {name.split('.')[-1]}[None]."
         )
+    if x.ndim == 1 and value.ndim == 1 and value.shape[0] != 1:
+        raise ValueError(
+            f"{name} has shape {tuple(value.shape)} and x {tuple(x.shape)}, a batch of scalars: a vector could be one "
+            "parameter a sample or one shared by all. Give the samples a dimension: x of shape (B, 1), parameters (B, 1)."
+        )
     try:
         fits = torch.broadcast_shapes(value.shape, x.shape) == x.shape
     except RuntimeError:

@@ -142,7 +142,7 @@ class FixedPoint(_Outcome):
         status: `(B,)` integers of `Status`.
         residual: `(B,)` Euclidean `|T(z) - z|` at the returned `z`, unrelaxed and unscaled.
         steps: `(B,)` iterations of the solver.
-        tolerance: `(B,)` what the residual was compared with, `atol + rtol |z|`.
+        tolerance: `(B,)` what the residual was compared with, `atol + rtol |x|`, `x` the readout of `z` (or `z` itself).
         trace: `(checks, B)` residuals seen by the loop when `Stopping(trace=True)`, NaN after a sample finished.
         adjoint: filled by the backward pass of `Implicit`, else None.
     """

@@ -14,7 +14,7 @@ from implicit_l2o._solution import ConvergenceWarning, FixedPoint, Solution, Sta
 from implicit_l2o.backward.base import AbstractBackward
 from implicit_l2o.backward.jfb import JFB
 from implicit_l2o.certificates.base import Certificate, CertificateReport, Inference, certify
-from implicit_l2o.solvers.base import AbstractFixedPointSolver, Map
+from implicit_l2o.solvers.base import AbstractFixedPointSolver, Map, check_start
 from implicit_l2o.solvers.krasnoselskii_mann import KrasnoselskiiMann
 from implicit_l2o.splittings.base import AbstractSplitting
 
@@ -60,6 +60,9 @@ def fixed_point(
         tensor([2., 2., 2.])
     """
     solver, backward = _defaults(solver, backward)
+    check_start(z0)
+    if not callable(T):
+        raise TypeError(f"T must be callable, z -> T(z); got {_shown(T)}.")
     with torch.autocast(z0.device.type, enabled=False):
         point = backward.run(T, z0, solver)
     _report(point, solver, on_failure)
@@ -95,6 +98,10 @@ def solve(
         tensor([[0.5000, 1.0000]])
     """
     solver, backward = _defaults(solver, backward)
+    if not isinstance(splitting, AbstractSplitting):
+        raise TypeError(f"solve takes a splitting such as DavisYin(problem); got {type(splitting).__name__}.")
+    if not isinstance(x0, Tensor) or x0.ndim == 0:
+        raise TypeError(f"x0 must be a tensor (B, *shape) with a batch dimension; got {_shown(x0)}.")
     _check_relaxation(splitting, solver)
     with torch.autocast(x0.device.type, enabled=False):
         point = fixed_point(splitting, splitting.init(x0), solver=solver, backward=backward, on_failure=on_failure)
@@ -153,6 +160,7 @@ class ImplicitLayer(nn.Module):
         on_failure: OnFailure = "warn",
     ) -> None:
         super().__init__()
+        _check_on_failure(on_failure)
         self.encoder = encoder
         self.build = build
         self.x0 = x0
@@ -172,6 +180,8 @@ class ImplicitLayer(nn.Module):
             return solution, certify(self.certificates, inference)
 
     def _forward(self, d: Tensor) -> tuple[Solution, AbstractSplitting]:
+        if not isinstance(d, Tensor):
+            raise TypeError(f"ImplicitLayer takes data as one tensor (B, ...); got {type(d).__name__}.")
         if d.ndim == 0:
             raise ValueError("ImplicitLayer needs data with a batch dimension: (B, ...); got a 0-d tensor.")
         sound = _batch.finite(d) if d.is_floating_point() else torch.ones(d.shape[0], dtype=torch.bool, device=d.device)
@@ -238,10 +248,14 @@ def _check_relaxation(splitting: AbstractSplitting, solver: AbstractFixedPointSo
         )
 
 
-def _report(point: FixedPoint | Solution, solver: AbstractFixedPointSolver, on_failure: OnFailure) -> None:
-    """Warn or raise about samples that did not converge, quoting the first of each kind."""
+def _check_on_failure(on_failure: object) -> None:
     if on_failure not in ("warn", "raise", "ignore"):
         raise ValueError(f'on_failure must be "warn", "raise" or "ignore"; got {on_failure!r}.')
+
+
+def _report(point: FixedPoint | Solution, solver: AbstractFixedPointSolver, on_failure: OnFailure) -> None:
+    """Warn or raise about samples that did not converge, quoting the first of each kind."""
+    _check_on_failure(on_failure)
     if on_failure == "ignore":
         return
     missed = ~point.converged

@@ -38,7 +38,9 @@ def attach(T: Map, point: FixedPoint, step: Callable[[Map, Tensor, Tensor], Tens
         return step(T, point.last, everyone)
     restrict = getattr(T, "restrict", None)
     if restrict is None:
-        return torch.where(_batch.expand(bad, point.z), point.z, step(T, point.last, everyone))
+        failed_rows = _batch.expand(bad, point.z)
+        # Constant on its failed samples, T has derivative zero there, even where its own would be NaN.
+        return step(lambda z: torch.where(failed_rows, point.z, T(z)), point.last, everyone)
     good = everyone[~bad]
     if len(good) == 0:
         return point.z

@@ -72,9 +72,14 @@ class GMRES:
             steps = steps + cycle.steps
             residual = torch.where(open_, cycle.residual, residual)
             spent += cycle.length
+        claimed = residual <= goal
         size = _batch.norm(b)
+        if spent and bool(claimed.any()):
+            # The rotations do not see that a singular equation without a solution was "solved" by a huge u.
+            residual = torch.where(claimed, _batch.norm(b - apply(u)), residual)
+        permitted = torch.maximum(goal, torch.finfo(b.dtype).eps ** 0.5 * size)
         relative = torch.where(size > 0, residual / size, 0.0)
-        return LinearSolve(u, (residual <= goal) & _batch.finite(u), relative, steps)
+        return LinearSolve(u, claimed & (residual <= permitted) & _batch.finite(u), relative, steps)
 
 
 class _Cycle:

@@ -31,6 +31,9 @@ class Implicit(AbstractBackward):
         solver: `GMRES(...)`, or a fixed-point solver of the library (such as `Anderson`) that iterates
             `u <- v / |v| + u J`, whose `stopping` then is relative to the cotangent.
 
+    Raises:
+        TypeError: `solver` is neither.
+
     Example:
         >>> import torch, implicit_l2o as il2o
         >>> b = torch.ones(1, 1, requires_grad=True)
@@ -43,6 +46,10 @@ class Implicit(AbstractBackward):
     """
 
     solver: GMRES | AbstractFixedPointSolver = field(default_factory=GMRES)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.solver, GMRES | AbstractFixedPointSolver):
+            raise TypeError(f"Implicit takes a GMRES or a fixed-point solver such as Anderson(); got {self.solver!r}.")
 
     def run(self, T: Map, z0: Float[Tensor, "B *shape"], solver: AbstractFixedPointSolver) -> FixedPoint:
         """Iterate without a graph, then attach one step under the exact rule."""

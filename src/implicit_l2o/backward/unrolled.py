@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from implicit_l2o import _batch
-from implicit_l2o._solution import FixedPoint, Status
+from implicit_l2o._solution import FixedPoint, Status, failed
 from implicit_l2o.backward.base import AbstractBackward
-from implicit_l2o.solvers.base import AbstractFixedPointSolver, Map
+from implicit_l2o.solvers.base import AbstractFixedPointSolver, Map, check_image, check_start
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,14 @@ class Unrolled(AbstractBackward):
 
     def run(self, T: Map, z0: Float[Tensor, "B *shape"], solver: AbstractFixedPointSolver) -> FixedPoint:
         """Apply `T` `steps` times under autograd, then judge the result."""
+        check_start(z0)
         last, z = self._unroll(T, z0)
         broken = ~_batch.finite(z.detach())
         if bool(broken.any()):
-            z = self._without_broken(T, z0, z, broken)
-        return self._judge(T, last, z, broken, solver)
+            z = self._without_broken(T, z0, broken)
+        point = self._judge(T, last, z, broken, solver)
+        bad = failed(point.status)
+        return point.with_z(torch.where(_batch.expand(bad, z), z.detach(), z)) if bool(bad.any()) else point
 
     def _unroll(self, T: Map, z0: Tensor) -> tuple[Tensor, Tensor]:
         """The iterates `z_{steps-1}` (detached) and `z_steps`."""
@@ -68,14 +71,17 @@ class Unrolled(AbstractBackward):
         last = z
         for _ in range(length):
             last, z = z, T(z)
+            check_image(last, z)
         return last.detach(), z
 
-    def _without_broken(self, T: Map, z0: Tensor, z: Tensor, broken: Tensor) -> Tensor:
+    def _without_broken(self, T: Map, z0: Tensor, broken: Tensor) -> Tensor:
         """The samples that stayed finite, recorded without the others; these return to where they started."""
         start = torch.where(_batch.expand(_batch.finite(z0), z0), z0, 0.0).detach()
         restrict = getattr(T, "restrict", None)
         if restrict is None:
-            return torch.where(_batch.expand(broken, z), start, z)
+            rows = _batch.expand(broken, z0)
+            # Held at every step: a zero cotangent does not survive the derivative of a NaN further down.
+            return self._unroll(lambda z: torch.where(rows, start, T(z)), torch.where(rows, start, z0))[1]
         good = (~broken).nonzero().squeeze(-1)
         if len(good) == 0:
             return start
@@ -85,9 +91,8 @@ class Unrolled(AbstractBackward):
         with torch.no_grad():
             point = z.detach()
             residual = torch.where(broken, torch.inf, _batch.norm(T(point) - point))
-            atol, rtol = solver.stopping.tolerances(point.dtype)
-            tolerance = atol + rtol * _batch.norm(point)
-            status = torch.where(residual <= tolerance, int(Status.CONVERGED), int(Status.MAX_STEPS))
+            tolerance = solver.stopping.permitted(T, point)
+            status = torch.where(solver.stopping.met(T, point, residual), int(Status.CONVERGED), int(Status.MAX_STEPS))
             infeasible = getattr(T, "infeasible", None)
             if infeasible is not None and bool((status == Status.MAX_STEPS).any()):
                 hopeless = (status == Status.MAX_STEPS) & ~broken & infeasible(point)

@@ -63,8 +63,8 @@ class Anderson(AbstractFixedPointSolver):
 
     def __post_init__(self) -> None:
         check_stopping(self.stopping)
-        if self.memory < 1:
-            raise ValueError(f"Anderson needs memory >= 1; got memory={self.memory}.")
+        if not isinstance(self.memory, int) or self.memory < 1:
+            raise ValueError(f"Anderson needs an integer memory >= 1; got memory={self.memory}.")
         if self.ridge is not None and not self.ridge > 0:
             raise ValueError(f"Anderson needs ridge > 0 (or None); got ridge={self.ridge}.")
         if not 0 < self.relaxation < 2:

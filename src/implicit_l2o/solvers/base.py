@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from implicit_l2o import _batch
@@ -21,12 +21,17 @@ State: TypeAlias = tuple[
 _DEFAULT_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 1e-2}
 _GROWTH = 1e8  # |z| beyond this multiple of its first scale is divergence, not a long way to go
 _COMPACT_BELOW = 0.75  # share of active samples under which dropping the others pays for the copy
+_ROUNDING = 0.125  # of an ulp: about the error of |T(z) - z| when each entry is rounded, relative to eps |z|
 _BEST_FACTOR = 0.5  # an unconverged sample returns its best iterate where that is clearly better than its last one
 
 
 @dataclass(frozen=True)
 class Stopping:
-    """Stop a sample when `|T(z) - z| <= atol + rtol |z|`, and every sample after `max_steps`.
+    """Stop a sample when `|T(z) - z| <= atol + rtol |x|`, and every sample after `max_steps`.
+
+    `x` is what `z` is read out to where `T` is a splitting, and `z` itself otherwise: the governing sequence of a
+    splitting can be larger than the answer by any factor, and so would be the error permitted in the answer. A
+    tolerance below the rounding of `z` is never called met, for a step that rounding swallows has residual zero.
 
     Args:
         atol: absolute tolerance on the Euclidean residual; None takes 1e-6 in float64, 1e-4 in float32, 1e-2 in bfloat16.
@@ -54,11 +59,12 @@ class Stopping:
     def __post_init__(self) -> None:
         for name in ("atol", "rtol"):
             value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"Stopping needs a finite {name} >= 0 (or None); got {name}={value}.")
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if value is not None and not (number and math.isfinite(value) and value >= 0):
+                raise ValueError(f"Stopping needs a finite {name} >= 0 (or None); got {name}={value!r}.")
         for name in ("max_steps", "check_every"):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"Stopping needs an integer {name} >= 1; got {name}={value}.")
 
     def tolerances(self, dtype: torch.dtype) -> tuple[float, float]:
@@ -69,6 +75,18 @@ class Stopping:
             default if self.rtol is None else self.rtol,
         )
 
+    def permitted(self, T: Map, z: Float[Tensor, "B *latent"]) -> Float[Tensor, " B"]:
+        """The tolerance of each sample at `z`, `atol + rtol |x|`."""
+        atol, rtol = self.tolerances(z.dtype)
+        readout = getattr(T, "readout", None)
+        size = _batch.norm(z if readout is None else readout(z))
+        return atol + rtol * torch.where(torch.isfinite(size), size, 0.0)
+
+    def met(self, T: Map, z: Float[Tensor, "B *latent"], residual: Float[Tensor, " B"]) -> Bool[Tensor, " B"]:
+        """Which samples meet their tolerance at `z` with this residual, which is known no better than `z` is rounded."""
+        rounding = _ROUNDING * torch.finfo(z.dtype).eps * _batch.norm(z)
+        return torch.maximum(residual, rounding) <= self.permitted(T, z)
+
     def is_check(self, step: int) -> bool:
         """Whether residuals are looked at after this step; the same for every batch, so that mates change nothing."""
         return step == 1 or step % self.check_every == 0 or step >= self.max_steps
@@ -78,6 +96,28 @@ def check_stopping(stopping: object) -> None:
     """Raise a `TypeError` unless it is a `Stopping`: a bare tolerance is easily passed in its place."""
     if not isinstance(stopping, Stopping):
         raise TypeError(f"stopping must be a Stopping; got {stopping!r}.")
+
+
+def check_start(z0: object) -> None:
+    """Raise a `TypeError` or `ValueError` unless `z0` is a batch of samples in a supported dtype."""
+    if not isinstance(z0, Tensor):
+        raise TypeError(f"z0 must be a tensor (B, *shape); got {type(z0).__name__}.")
+    if z0.dtype not in _DEFAULT_TOLERANCE:
+        allowed = ", ".join(str(dtype).removeprefix("torch.") for dtype in _DEFAULT_TOLERANCE)
+        raise TypeError(f"z0 must be one of {allowed}; got {z0.dtype}.")
+    if z0.ndim == 0:
+        raise ValueError("z0 needs a batch dimension: (B, *shape); got a 0-d tensor.")
+
+
+def check_image(z: Tensor, image: object) -> None:
+    """Raise a `TypeError` or `ValueError` unless `T(z)` is a tensor like `z`."""
+    if not isinstance(image, Tensor):
+        raise TypeError(f"T must return a tensor like its input; got {type(image).__name__}.")
+    if image.shape != z.shape or image.dtype != z.dtype:
+        raise ValueError(
+            f"T must return a tensor like its input, {tuple(z.shape)} of {z.dtype}; got {tuple(image.shape)} of "
+            f"{image.dtype}."
+        )
 
 
 class AbstractFixedPointSolver(ABC):
@@ -102,7 +142,8 @@ class _Loop:
 
     def __init__(self, T: Map, z0: Tensor, solver: AbstractFixedPointSolver) -> None:
         self.T, self.solver, self.stopping = T, solver, solver.stopping
-        self.atol, self.rtol = self.stopping.tolerances(z0.dtype)
+        self.whole = T  # for every sample, whatever has been dropped from T
+        self.sought = sum(self.stopping.tolerances(z0.dtype)) > 0
         batch, device = z0.shape[0], z0.device
         start = torch.where(_batch.expand(_batch.finite(z0), z0), z0, 0.0)
         # Records of the whole batch.
@@ -129,9 +170,9 @@ class _Loop:
             begin = (self.z, self.state)
             begin_step = step
             while True:  # one block: up to the next check, or a single step when careful
-                self.previous, self.image = self.z, self.T(self.z)
+                self.previous, self.image = self.z, self._apply(self.z)
                 if step == 0:
-                    self._check_image()
+                    check_image(self.z, self.image)
                 self.z, self.state = self.solver.update(self.previous, self.image, self.state)
                 step += 1
                 if self.stopping.is_check(step) or step <= careful_until:
@@ -153,28 +194,31 @@ class _Loop:
         self._finish(step)
         return self._result()
 
-    def _check_image(self) -> None:
-        z, image = self.z, self.image
-        if image.shape != z.shape or image.dtype != z.dtype:
+    def _apply(self, z: Tensor) -> Tensor:
+        """`T(z)`; a `T` that overwrites `z` would make every residual zero."""
+        version = None if z.is_inference() else z._version
+        image = self.T(z)
+        if version is not None and z._version != version:
             raise ValueError(
-                f"T must return a tensor like its input, {tuple(z.shape)} of {z.dtype}; got {tuple(image.shape)} of "
-                f"{image.dtype}."
+                "T must not change its argument, nor return a buffer that it overwrites in the next call: z was modified "
+                "in place. Return a new tensor."
             )
+        return image
 
     def _set_bound(self, residual: Tensor) -> None:
-        scale = _batch.norm(self.previous) + residual
+        # A start near an unstable fixed point leaves it exponentially, and may settle at size one all the same.
+        scale = (_batch.norm(self.previous) + residual).clamp(min=1.0)
         largest = math.sqrt(torch.finfo(scale.dtype).max) * 1e-3  # squares must not overflow
         self.bound = (_GROWTH * scale).clamp(max=largest)
-
-    def _tolerance(self, z: Tensor) -> Tensor:
-        return self.atol + self.rtol * _batch.norm(z)
 
     def _judge(self, judged: Tensor, residual: Tensor, step: int, *, scheduled: bool) -> Tensor | None:
         """Record the judged samples that ended at this step; which they are, or None when there are none."""
         size = _batch.norm(self.image)
         broken = judged & ~(torch.isfinite(residual) & torch.isfinite(size))
         diverged = judged & ~broken & (size > self.bound)
-        close = judged & ~broken & ~diverged & (residual <= self.atol + self.rtol * size) & (self.atol + self.rtol > 0)
+        close = torch.zeros_like(judged)
+        if self.sought:
+            close = judged & ~broken & ~diverged & self.stopping.met(self.T, self.image, residual)
         if scheduled:
             self._remember(residual, judged & ~broken)
         if not bool((broken | diverged | close).any()):
@@ -183,7 +227,7 @@ class _Loop:
         if bool(close.any()):
             # The tolerance is promised at the returned point T(z), so it is measured there.
             at_image = _batch.norm(self.T(self.image) - self.image)
-            converged = close & (at_image <= self._tolerance(self.image))
+            converged = close & self.stopping.met(self.T, self.image, at_image)
             self._record(converged, Status.CONVERGED, self.previous, self.image, at_image, step)
         self._record(diverged, Status.DIVERGED, self.previous, self.image, residual, step)
         # What T was applied to is finite where its image is not, unless the start itself was not.
@@ -237,7 +281,7 @@ class _Loop:
             point = self.T(last)
         at_point = _batch.norm(self.T(point) - point)
         broken = self.active & ~torch.isfinite(at_point)
-        met = self.active & ~broken & (at_point <= self._tolerance(point))
+        met = self.active & ~broken & self.stopping.met(self.T, point, at_point)
         ran_out = self.active & ~met & ~broken
         infeasible = torch.zeros_like(ran_out)
         find_infeasible = getattr(self.T, "infeasible", None)
@@ -255,7 +299,7 @@ class _Loop:
             status=self.status,
             residual=self.residual,
             steps=self.steps,
-            tolerance=self._tolerance(self.point),
+            tolerance=self.stopping.permitted(self.whole, self.point),
             trace=torch.stack(self.trace) if self.trace else None,
         )
 
@@ -294,9 +338,5 @@ def iterate(T: Map, z0: Float[Tensor, "B *shape"], solver: AbstractFixedPointSol
         >>> [il2o.Status(int(s)).name for s in point.status]
         ['CONVERGED', 'CONVERGED']
     """
-    if z0.dtype not in _DEFAULT_TOLERANCE:
-        allowed = ", ".join(str(dtype).removeprefix("torch.") for dtype in _DEFAULT_TOLERANCE)
-        raise TypeError(f"z0 must be one of {allowed}; got {z0.dtype}.")
-    if z0.ndim == 0:
-        raise ValueError("z0 needs a batch dimension: (B, *shape); got a 0-d tensor.")
+    check_start(z0)
     return _Loop(T, z0.detach(), solver).run()

@@ -52,6 +52,8 @@ class AbstractSplitting(Batched, ABC):
 
 def require_absent(splitting: str, problem: Problem, *names: str) -> None:
     """Raise a `ValueError` when the problem has a term that the splitting cannot take."""
+    if not isinstance(problem, Problem):
+        raise TypeError(f"{splitting} takes a Problem; got {type(problem).__name__}.")
     present = [name for name in names if getattr(problem, name) is not None]
     if present:
         raise ValueError(
@@ -89,6 +91,10 @@ def forward_step(splitting: str, step: Step, beta: Scalar) -> Scalar:
 
 def check_range(splitting: str, name: str, value: Scalar, limit: Scalar, formula: str) -> None:
     """Raise a `ValueError` that states the range unless `0 < value < limit` for every sample."""
+    if not isinstance(value, int | float | Tensor):
+        raise TypeError(f"{splitting} needs {name} as a number or a tensor (B,); got {name}={value!r}.")
+    if isinstance(value, Tensor) and value.ndim > 1:
+        raise ValueError(f"{splitting} needs {name} as a number or one a sample, (B,); got shape {tuple(value.shape)}.")
     shown, bound = torch.as_tensor(value).detach().double(), torch.as_tensor(limit).detach().double()
     fits = (shown > 0) & (shown < bound.to(shown.device))
     # A NaN limit comes from a NaN parameter of some sample, which the solver will report as that sample's own failure.
@@ -105,7 +111,7 @@ def check_range(splitting: str, name: str, value: Scalar, limit: Scalar, formula
 def forward_averagedness(step: Scalar, beta: Scalar) -> float:
     """`1 / (2 - step / (2 beta))`, of forward-backward and Davis-Yin (Davis and Yin 2017, proposition 2.1)."""
     ratio = torch.as_tensor(step, dtype=torch.float64) / (2 * torch.as_tensor(beta, dtype=torch.float64))
-    return 1.0 / (2.0 - float(ratio.nan_to_num(0.0).max()))
+    return 1.0 / (2.0 - _largest(ratio))
 
 
 def _is_infinite(beta: Scalar) -> bool:
@@ -133,8 +139,9 @@ def primal_steps(
     if isinstance(step, str):
         if step != "auto":
             raise ValueError(f'{splitting} needs a positive step or "auto"; got step={step!r}.')
-        chosen = 0.99 * limit
-        return (chosen if isinstance(chosen, Tensor) or math.isfinite(chosen) else 1.0), dual_step
+        if isinstance(limit, Tensor):
+            return torch.where(torch.isinf(limit), 1.0, 0.99 * limit), dual_step
+        return (0.99 * limit if math.isfinite(limit) else 1.0), dual_step
     check_range(splitting, "step", step, limit, "1/(L/2 + dual_step |K|^2)")
     return (step.detach() if isinstance(step, Tensor) else step), dual_step
 
@@ -143,7 +150,12 @@ def metric_averagedness(step: Scalar, dual_step: float, beta: Scalar, norm: floa
     """`1 / (2 - (L/2) / (1/step - dual_step |K|^2))`, in the metric of the steps (Condat 2013, theorem 3.1)."""
     half = 0.5 / torch.as_tensor(beta, dtype=torch.float64)
     margin = 1.0 / torch.as_tensor(step, dtype=torch.float64) - dual_step * norm**2
-    return 1.0 / (2.0 - float((half / margin).nan_to_num(0.0).max()))
+    return 1.0 / (2.0 - _largest(half / margin))
+
+
+def _largest(ratio: Tensor) -> float:
+    """The largest of the samples' ratios, 0 for an empty batch; a NaN is its own sample's failure."""
+    return float(ratio.nan_to_num(0.0).max()) if ratio.numel() else 0.0
 
 
 def _project(term: object, x: Tensor) -> Tensor:

@@ -48,7 +48,7 @@ class DouglasRachford(AbstractSplitting):
 
     def init(self, x0: Float[Tensor, "B *shape"]) -> Float[Tensor, "B *shape"]:
         """`z0 = x0`."""
-        self.problem.check_batch(x0, "problem")
+        self.check_batch(x0, type(self).__name__)
         return x0
 
     def __call__(self, z: Float[Tensor, "B *shape"]) -> Float[Tensor, "B *shape"]:

@@ -81,7 +81,7 @@ class LinearizedADMM(AbstractSplitting):
 
     def init(self, x0: Float[Tensor, "B *shape"]) -> Float[Tensor, "B latent"]:
         """`z0 = (K x0, 0, x0)`."""
-        self.problem.check_batch(x0, "problem")
+        self.check_batch(x0, type(self).__name__)
         K, _ = composed("LinearizedADMM", self.problem)
         p = K.apply(x0)
         return _batch.pack(p, torch.zeros_like(p), x0)

@@ -71,7 +71,7 @@ class CondatVu(AbstractSplitting):
 
     def init(self, x0: Float[Tensor, "B *shape"]) -> Float[Tensor, "B latent"]:
         """`z0 = (x0, 0)`."""
-        self.problem.check_batch(x0, "problem")
+        self.check_batch(x0, type(self).__name__)
         K, _ = composed("CondatVu", self.problem)
         return _batch.pack(x0, x0.new_zeros(x0.shape[0], *K.out_shape))
 
