@@ -152,6 +152,17 @@ def test_unrolled_differentiates_exactly_its_steps_whatever_the_tolerance_says()
         assert [float(g) for g in grads] == [1.75, 0.125]
 
 
+def test_unrolled_says_that_a_sample_diverged_and_gives_it_no_gradient() -> None:
+    b = torch.ones(2, 1, dtype=torch.float64, requires_grad=True)
+    growth = torch.tensor([[0.5], [3.0]], dtype=torch.float64)
+    T = lambda z: growth * z + b  # noqa: E731
+    point = il2o.fixed_point(T, torch.zeros(2, 1, dtype=torch.float64), backward=il2o.Unrolled(60), on_failure="ignore")
+    assert point.status.tolist() == [il2o.Status.CONVERGED, il2o.Status.DIVERGED]
+    point.z.sum().backward()
+    assert b.grad is not None
+    assert b.grad[1] == 0
+
+
 class Block(nn.Module):
     def __init__(self) -> None:
         super().__init__()

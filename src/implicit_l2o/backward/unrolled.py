@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from implicit_l2o import _batch
 from implicit_l2o._solution import FixedPoint, Status, failed
 from implicit_l2o.backward.base import AbstractBackward
-from implicit_l2o.solvers.base import AbstractFixedPointSolver, Map, check_image, check_start
+from implicit_l2o.solvers.base import GROWTH, AbstractFixedPointSolver, Map, check_image, check_start
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Unrolled(AbstractBackward):
         broken = ~_batch.finite(z.detach())
         if bool(broken.any()):
             z = self._without_broken(T, z0, broken)
-        point = self._judge(T, last, z, broken, solver)
+        point = self._judge(T, z0, last, z, broken, solver)
         bad = failed(point.status)
         return point.with_z(torch.where(_batch.expand(bad, z), z.detach(), z)) if bool(bad.any()) else point
 
@@ -87,7 +87,9 @@ class Unrolled(AbstractBackward):
             return start
         return start.index_copy(0, good, self._unroll(restrict(good), z0[good])[1])
 
-    def _judge(self, T: Map, last: Tensor, z: Tensor, broken: Tensor, solver: AbstractFixedPointSolver) -> FixedPoint:
+    def _judge(
+        self, T: Map, z0: Tensor, last: Tensor, z: Tensor, broken: Tensor, solver: AbstractFixedPointSolver
+    ) -> FixedPoint:
         with torch.no_grad():
             point = z.detach()
             residual = torch.where(broken, torch.inf, _batch.norm(T(point) - point))
@@ -97,6 +99,8 @@ class Unrolled(AbstractBackward):
             if infeasible is not None and bool((status == Status.MAX_STEPS).any()):
                 hopeless = (status == Status.MAX_STEPS) & ~broken & infeasible(point)
                 status = torch.where(hopeless, int(Status.INFEASIBLE), status)
+            diverged = _batch.norm(point) > GROWTH * _batch.norm(z0).clamp(min=1.0)
+            status = torch.where(diverged, int(Status.DIVERGED), status)
             status = torch.where(broken | ~torch.isfinite(residual), int(Status.NONFINITE), status)
         return FixedPoint(
             z=z,

@@ -19,7 +19,7 @@ State: TypeAlias = tuple[
 ]  # every tensor has the batch as its first dimension, so that samples can be dropped
 
 _DEFAULT_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 1e-2}
-_GROWTH = 1e8  # |z| beyond this multiple of its first scale is divergence, not a long way to go
+GROWTH = 1e8  # |z| beyond this multiple of its first scale is divergence, not a long way to go
 _COMPACT_BELOW = 0.75  # share of active samples under which dropping the others pays for the copy
 _ROUNDING = 0.125  # of an ulp: about the error of |T(z) - z| when each entry is rounded, relative to eps |z|
 _BEST_FACTOR = 0.5  # an unconverged sample returns its best iterate where that is clearly better than its last one
@@ -209,7 +209,7 @@ class _Loop:
         # A start near an unstable fixed point leaves it exponentially, and may settle at size one all the same.
         scale = (_batch.norm(self.previous) + residual).clamp(min=1.0)
         largest = math.sqrt(torch.finfo(scale.dtype).max) * 1e-3  # squares must not overflow
-        self.bound = (_GROWTH * scale).clamp(max=largest)
+        self.bound = (GROWTH * scale).clamp(max=largest)
 
     def _judge(self, judged: Tensor, residual: Tensor, step: int, *, scheduled: bool) -> Tensor | None:
         """Record the judged samples that ended at this step; which they are, or None when there are none."""
