@@ -256,6 +256,8 @@ def _other_costs(sample):
     return replace(sample, costs=torch.rand_like(sample.costs) + 0.1)
 
 
+# A loose solve stops where the adjoint equation may be singular; Implicit then says so and takes JFB's gradient.
+@pytest.mark.filterwarnings("ignore:Implicit. the adjoint solve:implicit_l2o.ConvergenceWarning")
 @pytest.mark.parametrize("mode", [il2o.Neumann(5), il2o.Implicit(), None], ids=["Neumann", "Implicit", "Fenchel-Young"])
 def test_other_gradients_learn_too(mode):
     data = SMALL.data(1)

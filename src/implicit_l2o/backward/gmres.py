@@ -55,31 +55,29 @@ class GMRES:
 
     def solve(self, apply: Callable[[Tensor], Tensor], b: Float[Tensor, "B n"]) -> LinearSolve:
         """Solve `apply(u) = b`; a sample that is done takes no part in what follows, so its mates do not change it."""
-        rtol = DEFAULT_RTOL[b.dtype] if self.rtol is None else self.rtol
-        goal = rtol * _batch.norm(b)
-        u, residual = torch.zeros_like(b), _batch.norm(b)
+        size = _batch.norm(b)
+        goal = (DEFAULT_RTOL[b.dtype] if self.rtol is None else self.rtol) * size
+        permitted = torch.maximum(goal, torch.finfo(b.dtype).eps ** 0.5 * size)
+        u, residual, open_ = torch.zeros_like(b), size, size > goal
         steps = torch.zeros(b.shape[0], dtype=torch.int64, device=b.device)
         spent = 0
-        while spent < self.max_steps:
-            open_ = residual > goal
-            if not bool(open_.any()):
-                break
+        while spent < self.max_steps and bool(open_.any()):
             gap = b if spent == 0 else b - apply(u)
-            start = torch.where(open_[:, None], gap, 0.0)
-            cycle = _Cycle(start, min(self.restart, self.max_steps - spent), goal)
-            correction = cycle.run(apply)
-            u = u + correction
+            cycle = _Cycle(torch.where(open_[:, None], gap, 0.0), min(self.restart, self.max_steps - spent), goal)
+            u = u + cycle.run(apply)
             steps = steps + cycle.steps
+            spent += max(cycle.length, 1)
             residual = torch.where(open_, cycle.residual, residual)
-            spent += cycle.length
-        claimed = residual <= goal
-        size = _batch.norm(b)
-        if spent and bool(claimed.any()):
-            # The rotations do not see that a singular equation without a solution was "solved" by a huge u.
-            residual = torch.where(claimed, _batch.norm(b - apply(u)), residual)
-        permitted = torch.maximum(goal, torch.finfo(b.dtype).eps ** 0.5 * size)
+            claimed = open_ & (residual <= goal)
+            if bool(claimed.any()):
+                # The rotations do not see rounding, nor that a singular equation was "solved" by a huge u (whose residual
+                # is known no better than u is rounded). What is short of the goal goes into another cycle; what is worse
+                # than no solution at all will not get better.
+                true = torch.maximum(_batch.norm(b - apply(u)), torch.finfo(b.dtype).eps * _batch.norm(u))
+                residual = torch.where(claimed, true, residual)
+                open_ = open_ & ~(claimed & ((residual <= permitted) | ~(residual < size)))
         relative = torch.where(size > 0, residual / size, 0.0)
-        return LinearSolve(u, claimed & (residual <= permitted) & _batch.finite(u), relative, steps)
+        return LinearSolve(u, (residual <= permitted) & ~open_ & _batch.finite(u), relative, steps)
 
 
 class _Cycle:

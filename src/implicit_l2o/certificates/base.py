@@ -1,6 +1,8 @@
 """What a certificate is: a property of an inference, a rule that labels its value, and the report on a batch.
 
 Source: Heaton and Wu Fung, Explainable AI via Learning to Optimize (Scientific Reports, 2023), section on certificates.
+
+Longer than most files here: the other modules of the stage may import this one alone.
 """
 
 import json

@@ -51,7 +51,7 @@ class Anderson(AbstractFixedPointSolver):
         >>> import torch, implicit_l2o as il2o
         >>> slow = lambda z: 0.99 * z + 1.0
         >>> stopping = il2o.Stopping(atol=1e-6, rtol=0.0, max_steps=100)
-        >>> int(il2o.fixed_point(slow, torch.zeros(1, 1), solver=il2o.Anderson(stopping)).steps) <= 10
+        >>> int(il2o.fixed_point(slow, torch.zeros(1, 1).double(), solver=il2o.Anderson(stopping)).steps) <= 10
         True
     """
 

@@ -1,4 +1,7 @@
-"""What a solver is, when it stops, and the one fixed-point loop of the library."""
+"""What a solver is, when it stops, and the one fixed-point loop of the library.
+
+Longer than most files here: the loop, what it stops on and what it records are one thought and are read together.
+"""
 
 import math
 from abc import ABC, abstractmethod
