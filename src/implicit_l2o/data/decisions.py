@@ -16,7 +16,6 @@ from torch import Tensor
 
 import implicit_l2o as il2o
 
-
 PRECISE = il2o.KrasnoselskiiMann(il2o.Stopping(atol=1e-10, rtol=0.0, max_steps=100_000, check_every=50))
 
 

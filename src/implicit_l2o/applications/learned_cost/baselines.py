@@ -30,6 +30,14 @@ def widest(inputs: int, outputs: int, budget: int) -> int:
     return int((-linear + math.sqrt(linear**2 + 4 * (budget - outputs))) / 2)
 
 
+def _flat(net: MLP) -> MLP:
+    """The network with outputs that start at zero, as the learned convex cost starts; see `ConvexCostNet`."""
+    last = net.layers[-1]
+    nn.init.zeros_(last.get_parameter("weight"))
+    nn.init.zeros_(last.get_parameter("bias"))
+    return net
+
+
 class MeanDecision(nn.Module):
     """The constant predictor: the mean decision of the training data."""
 
@@ -62,7 +70,7 @@ class LinearCostNet(nn.Module):
     def __init__(self, task: DecisionTask, *, budget: int) -> None:
         super().__init__()
         width = widest(task.n_contexts, task.n, budget)
-        self.net = MLP((task.n_contexts, width, width, task.n))
+        self.net = _flat(MLP((task.n_contexts, width, width, task.n)))
 
     def forward(self, contexts: Float[Tensor, "B c"], totals: Float[Tensor, "B m"]) -> il2o.AbstractSmooth:
         """The cost at a batch of contexts."""
@@ -80,7 +88,7 @@ class QuadraticCostNet(nn.Module):
         super().__init__()
         inputs = task.n_contexts + len(task.constraints)
         width = widest(inputs, 2 * task.n, budget)
-        self.net = MLP((inputs, width, width, 2 * task.n))
+        self.net = _flat(MLP((inputs, width, width, 2 * task.n)))
 
     def forward(self, contexts: Float[Tensor, "B c"], totals: Float[Tensor, "B m"]) -> il2o.AbstractSmooth:
         """The cost at a batch of contexts and totals."""

@@ -27,11 +27,18 @@ class ConvexCostNet(nn.Module):
     """
 
     def __init__(
-        self, task: DecisionTask, *, hidden: int = 32, units: tuple[int, ...] = (48,), sharpness: float = 8.0
+        self, task: DecisionTask, *, hidden: int = 32, units: tuple[int, ...] = (24,), sharpness: float = 8.0
     ) -> None:
         super().__init__()
         self.encoder = MLP((task.n_contexts, hidden, hidden))
         self.icnn = ICNN(task.n, context=task.n_contexts + hidden, widths=units, activation=Softplus(sharpness))
+        # The cost starts flat at the origin, for every context. A random slope would push entries of x to zero from the
+        # outset, and an entry at zero has no gradient to leave it by.
+        with torch.no_grad():
+            self.icnn.heads.weight.zero_()
+            origin = torch.zeros(1, task.n)
+            start = self.icnn.condition(torch.zeros(1, task.n_contexts + hidden))
+            self.icnn.theta[-task.n :] -= start.apply(origin)[0]
 
     def forward(self, contexts: Float[Tensor, "B c"], totals: Float[Tensor, "B m"]) -> il2o.AbstractSmooth:
         """The cost at a batch of contexts; it does not depend on the totals."""
@@ -44,8 +51,7 @@ class DecisionModel(nn.Module):
     Args:
         task: the constraints and the known cost.
         cost: makes an `AbstractSmooth` from contexts and totals.
-        backward: None takes `JFB()`.
-        solver: None takes Krasnoselskii-Mann to a residual of 1e-6.
+        backward: None takes `JFB()`. `Unrolled(K)` makes the model stop after K steps, in training and in use.
 
     Example:
         >>> import torch
@@ -65,13 +71,11 @@ class DecisionModel(nn.Module):
         cost: nn.Module,
         *,
         backward: il2o.AbstractBackward | None = None,
-        solver: il2o.AbstractFixedPointSolver | None = None,
     ) -> None:
         super().__init__()
         self.task = task
         self.cost = cost
         self.backward = backward
-        self.solver = SOLVER if solver is None else solver
 
     def splitting(self, contexts: Float[Tensor, "B c"], totals: Float[Tensor, "B m"]) -> il2o.AbstractSplitting:
         """The operator `T_theta(.; d, b)`."""
@@ -81,9 +85,15 @@ class DecisionModel(nn.Module):
         F = il2o.SmoothSum((cost, self.task.known))
         return il2o.ForwardBackward(il2o.Problem(F=F, g=il2o.Simplex(totals[:, 0])))
 
-    def forward(self, contexts: Float[Tensor, "B c"], totals: Float[Tensor, "B m"]) -> il2o.Solution:
-        """The decisions, with status and residual."""
+    def forward(
+        self,
+        contexts: Float[Tensor, "B c"],
+        totals: Float[Tensor, "B m"],
+        *,
+        solver: il2o.AbstractFixedPointSolver = SOLVER,
+    ) -> il2o.Solution:
+        """The decisions, with status and residual; by default the residual is below 1e-6."""
         start = totals.new_zeros(len(totals), self.task.n)
         return il2o.solve(
-            self.splitting(contexts, totals), start, solver=self.solver, backward=self.backward, on_failure="ignore"
+            self.splitting(contexts, totals), start, solver=solver, backward=self.backward, on_failure="ignore"
         )
