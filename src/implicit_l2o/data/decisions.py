@@ -107,7 +107,7 @@ class DecisionTask:
 
     @classmethod
     def transport(cls, *, plants: int = 4, customers: int = 5, seed: int = 0) -> "DecisionTask":
-        """Goods from plants to customers: row sums are supplies, column sums demands; `x[i, j]` is entry `i * customers + j`.
+        """Goods from plants to customers: row sums are supplies, column sums demands; `x[i, j]` is `i * customers + j`.
 
         The last demand follows from the others and is left out, so that the rows are independent.
         """

@@ -57,7 +57,6 @@ def machine() -> dict[str, Any]:
     return {
         "processor": platform.machine(),
         "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
         "load": round(os.getloadavg()[1], 1),  # mean number of busy processes: above the cores, times are too long
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -35,7 +35,7 @@ class ConvexCostNet(nn.Module):
         # The cost starts flat at the origin, for every context. A random slope would push entries of x to zero from the
         # outset, and an entry at zero has no gradient to leave it by.
         with torch.no_grad():
-            self.icnn.heads.weight.zero_()
+            self.icnn.get_parameter("heads.weight").zero_()
             origin = torch.zeros(1, task.n)
             start = self.icnn.condition(torch.zeros(1, task.n_contexts + hidden))
             self.icnn.theta[-task.n :] -= start.apply(origin)[0]
