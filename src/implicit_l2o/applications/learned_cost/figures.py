@@ -52,7 +52,7 @@ def draw_costs(tasks: Mapping[str, Any], folder: Path) -> Path:
 
 
 def draw_depth(steps: Mapping[str, Any], folder: Path) -> Path:
-    """Violation, residual and decision error against the number of steps; a line for the implicit network."""
+    """Violation, residual and decision error against the number of steps, bars from the smallest to the largest seed."""
     figure = _figure(10.5, 3.9)
     depths = sorted(int(name) for name in steps if name != "implicit")
     panels = {
@@ -68,13 +68,16 @@ def draw_depth(steps: Mapping[str, Any], folder: Path) -> Path:
             _curve(ax, converged, depths, _GREY, "s--", "its cost, iterated to convergence")
         implicit = steps["implicit"][key]
         ax.axhline(implicit["mean"], color=_MODEL, linewidth=2, label="implicit network")
-        ax.set(xscale="log", yscale="log", xlabel="unrolled steps K")
+        ax.set(xscale="log", yscale="linear" if key == "decision_error" else "log", xlabel="unrolled steps K")
+        if key == "decision_error":
+            ax.set_ylim(bottom=0)
         ax.set_xticks(depths, [str(K) for K in depths])
         ax.minorticks_off()
         ax.set_title(title, fontsize=10)
         ax.grid(alpha=0.25)
         ax.spines[["top", "right"]].set_visible(False)
-    axes[-1].legend(frameon=False, fontsize=9)
+    handles, labels = axes[-1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="upper right", ncols=3, frameon=False, fontsize=9)
     figure.suptitle("Why the iteration runs to convergence", x=0.02, ha="left", fontsize=13, fontweight="bold")
     figure.subplots_adjust(left=0.06, right=0.985, top=0.8, bottom=0.14, wspace=0.25)
     return _save(figure, folder / "unrolled_vs_implicit.png")
@@ -82,8 +85,10 @@ def draw_depth(steps: Mapping[str, Any], folder: Path) -> Path:
 
 def _curve(ax: Axes, values: list[Any], depths: list[int], colour: str, form: str, label: str) -> None:
     means = [value["mean"] for value in values]
-    halves = [value["half_width_95"] or 0.0 for value in values]
-    ax.errorbar(depths, means, yerr=halves, fmt=form, color=colour, capsize=3, linewidth=1.6, label=label)
+    # From the smallest to the largest seed: a symmetric interval would leave the logarithmic axes.
+    below = [mean - min(value["seeds"]) for mean, value in zip(means, values, strict=True)]
+    above = [max(value["seeds"]) - mean for mean, value in zip(means, values, strict=True)]
+    ax.errorbar(depths, means, yerr=(below, above), fmt=form, color=colour, capsize=3, linewidth=1.6, label=label)
 
 
 def _figure(width: float, height: float) -> Figure:
