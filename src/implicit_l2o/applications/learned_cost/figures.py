@@ -7,6 +7,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 # Okabe and Ito's palette, which most kinds of colour blindness tell apart.
 _MODEL, _OTHER, _GREY = "#0072b2", "#d55e00", "#888888"
@@ -38,6 +39,9 @@ def draw_costs(tasks: Mapping[str, Any], folder: Path) -> Path:
                         markerfacecolor=face, markersize=6, capsize=3, linewidth=1.4,
                     )  # fmt: skip
             ax.set(xlabel=label, xscale="log")
+            ax.xaxis.set_minor_formatter(NullFormatter())
+            if key == "decision_error":
+                ax.set_xticks([0.1, 0.2, 0.4, 0.8], ["0.1", "0.2", "0.4", "0.8"])
             ax.set_yticks(range(len(_METHODS)), list(_METHODS.values()))
             ax.grid(alpha=0.25, which="both")
             ax.spines[["top", "right"]].set_visible(False)
