@@ -60,6 +60,10 @@ def _sparse_least_squares(b: Tensor) -> il2o.LeastSquares:
     return il2o.LeastSquares(SPARSE.astype(np.float32 if b.dtype == torch.float32 else np.float64), b)
 
 
+def _first_rows(b: Tensor) -> Tensor:
+    return torch.eye(N, dtype=b.dtype)[: b.shape[-1]]
+
+
 def _sparse_matrix(like: Tensor) -> il2o.Matrix:
     return il2o.Matrix(SPARSE.astype(np.float32 if like.dtype == torch.float32 else np.float64))
 
@@ -252,6 +256,11 @@ SMOOTH = [
         lambda w, b: il2o.LeastSquares(il2o.Convolution2D(w, (2, 4, 5), padding=1), b, 0.5),
         (normal(1, 2, 3, 3), normal("B", 1, 4, 5)),
         (2, 4, 5),
+    ),
+    OperatorCase(
+        "smooth-sum",
+        lambda w, d, b: il2o.SmoothSum((il2o.QuadraticCost(w, d), il2o.LeastSquares(_first_rows(b), b))),
+        (normal("B", N), positive("B", N), normal("B", 3)),
     ),
 ]
 

@@ -40,8 +40,15 @@ from implicit_l2o.operators import ScaleSet as ScaleSet
 from implicit_l2o.operators import SecondOrderCone as SecondOrderCone
 from implicit_l2o.operators import SeparableSum as SeparableSum
 from implicit_l2o.operators import Simplex as Simplex
+from implicit_l2o.operators import SmoothSum as SmoothSum
 from implicit_l2o.operators import Translate as Translate
 from implicit_l2o.operators import TranslateSet as TranslateSet
+
+#    how the tensor fields of a user's own operator meet the batch
+from implicit_l2o._batch import DATA as DATA
+from implicit_l2o._batch import MATRIX as MATRIX
+from implicit_l2o._batch import SCALAR as SCALAR
+from implicit_l2o._batch import VECTOR as VECTOR
 
 # 3  splittings: from a problem to a map T and a readout R
 from implicit_l2o.splittings import AbstractSplitting as AbstractSplitting

@@ -128,6 +128,10 @@ def _check_value(value: Any, metadata: Mapping[str, Any], x: Tensor, name: str) 
     if isinstance(value, Batched) and not metadata.get("own_domain", False):
         value.check_batch(x, name)
         return
+    if isinstance(value, tuple) and not metadata.get("own_domain", True):
+        for index, item in enumerate(value):
+            _check_value(item, {}, x, f"{name}[{index}]")
+        return
     if not isinstance(value, Tensor) or "event_ndim" not in metadata:
         return
     if value.is_floating_point() and value.dtype != x.dtype:

@@ -1,13 +1,13 @@
 """The demonstration: shortest paths learned from solutions, and handwritten digits, in one run of about a minute."""
 
-import json
 import math
-import os
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from implicit_l2o.report import write_json
 
 # The keys of summary.json; the applications measure more, which their own commands write.
 _KEYS: Mapping[str, tuple[str, ...]] = {
@@ -52,14 +52,6 @@ def demo(out: Path, seed: int = 0, *, progress: bool = True) -> dict[str, Any]:
     summary["seconds"] = time.perf_counter() - start
     write_json(out / "summary.json", summary)
     return summary | {"figures": [path for result in results.values() for path in result["figures"]]}
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file whole or not at all: under another name first, then renamed."""
-    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    os.replace(partial, path)
 
 
 def table(summary: Mapping[str, Any]) -> str:

@@ -150,6 +150,11 @@ class ICNN(nn.Module):
         self.theta = nn.Parameter(torch.zeros(sum(self.sizes)))
         # Spread the kinks of the units over the region where x is of size one.
         nn.init.uniform_(self.theta.data[: self.sizes[0]], -1.0, 1.0)
+        # Unit weights for which the curvature bound is one: the cost starts neither flat nor stiff. Far stiffer ones
+        # hide the context's influence on the minimiser, and training stalls there.
+        with torch.no_grad():
+            unit = _hessian_bound(tuple(self.inputs), self._couplings(), torch.ones(widths[-1]))
+            self.theta[self.sizes[0] : -n] = torch.expm1(1 / (activation.curvature * unit)).log()
         self.heads = nn.Linear(context, sum(self.sizes), bias=False) if context else None
 
     def condition(self, context: Float[Tensor, "B c"] | None = None) -> ConvexCost:
@@ -170,7 +175,7 @@ class ICNN(nn.Module):
         theta = self.theta if self.heads is None else self.theta + self.heads(context)
         shift, raw_weight, linear = theta.split(self.sizes, dim=-1)
         weight = F.softplus(raw_weight)
-        inputs, couplings = tuple(self.inputs), tuple(F.softplus(raw) for raw in self.raw_couplings)
+        inputs, couplings = tuple(self.inputs), self._couplings()
         return ConvexCost(
             in_shape=self.in_shape,
             inputs=inputs,
@@ -182,6 +187,9 @@ class ICNN(nn.Module):
             activation=self.activation,
             strong=self.strong,
         )
+
+    def _couplings(self) -> tuple[Tensor, ...]:
+        return tuple(F.softplus(raw) for raw in self.raw_couplings)
 
 
 def _hessian_bound(inputs: tuple[Tensor, ...], couplings: tuple[Tensor, ...], weight: Tensor) -> Tensor:

@@ -33,5 +33,6 @@ from implicit_l2o.operators.scale import ScaleSet as ScaleSet
 from implicit_l2o.operators.second_order_cone import SecondOrderCone as SecondOrderCone
 from implicit_l2o.operators.separable_sum import SeparableSum as SeparableSum
 from implicit_l2o.operators.simplex import Simplex as Simplex
+from implicit_l2o.operators.smooth_sum import SmoothSum as SmoothSum
 from implicit_l2o.operators.translate import Translate as Translate
 from implicit_l2o.operators.translate import TranslateSet as TranslateSet

@@ -1,10 +1,6 @@
 """`python -m implicit_l2o.applications.digits`: the comparison over several seeds, with mean and 95 % interval."""
 
 import argparse
-import json
-import math
-import os
-import platform
 import statistics
 import sys
 import time
@@ -15,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-import scipy.stats
-import torch
 
 import implicit_l2o as il2o
 from implicit_l2o.applications.digits.experiment import Outcome, Settings, experiment, summary
 from implicit_l2o.applications.digits.figures import draw
 from implicit_l2o.applications.digits.model import DIGITS, MNIST
 from implicit_l2o.applications.digits.task import Recipe, digits_splits, mnist_splits
+from implicit_l2o.report import interval, machine, write_json
 from implicit_l2o.training import one_thread
 
 BACKWARD: Mapping[str, il2o.AbstractBackward] = {
@@ -62,10 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         **numbers,
         "mean_and_half_width": intervals(numbers),
         "seconds": time.perf_counter() - start,
-        "machine": machine(),
+        "machine": machine() | {"device": "cpu", "lightning": lightning.__version__},
     }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(record, indent=2) + "\n")
+    write_json(options.out, record)
     if options.figures is not None:
         draw(outcomes[0], options.figures)
     print(table(record, [*modes, "explicit"]))
@@ -85,28 +79,7 @@ def _join(values: list[Any]) -> Any:
 
 def intervals(numbers: Mapping[str, Any]) -> dict[str, list[float | None]]:
     """Mean and half-width of the 95 % interval (Student's t; None for one seed) of the numbers at the top level."""
-    return {key: list(_interval(values)) for key, values in numbers.items() if isinstance(values, list)}
-
-
-def _interval(values: Sequence[float]) -> tuple[float, float | None]:
-    mean = statistics.fmean(values)
-    if len(values) == 1:
-        return mean, None
-    half = float(scipy.stats.t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
-    return mean, half
-
-
-def machine() -> dict[str, Any]:
-    """What the times depend on."""
-    return {
-        "processor": platform.machine(),
-        "cores": os.cpu_count(),
-        "load": round(os.getloadavg()[1], 1),  # mean number of busy processes: above the cores, times are too long
-        "device": "cpu",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "lightning": lightning.__version__,
-    }
+    return {key: list(interval(values)) for key, values in numbers.items() if isinstance(values, list)}
 
 
 def table(record: Mapping[str, Any], names: Sequence[str]) -> str:

@@ -1,18 +1,10 @@
 """Repeat the experiment over seeds and write its table: `python -m implicit_l2o.applications.shortest_path --help`."""
 
 import argparse
-import json
-import os
-import platform
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import scipy
-import scipy.stats
-import torch
 
 from implicit_l2o.applications.shortest_path.experiment import (
     FIRST_DATA_SEED,
@@ -25,6 +17,7 @@ from implicit_l2o.applications.shortest_path.experiment import (
 )
 from implicit_l2o.applications.shortest_path.model import FlowModel
 from implicit_l2o.applications.shortest_path.task import FenchelYoungTask, SolutionTask
+from implicit_l2o.report import Interval, interval, machine, write_json
 from implicit_l2o.training import one_thread
 
 
@@ -49,13 +42,9 @@ def variants(seed: int, settings: Settings) -> dict[str, float]:
     return regrets
 
 
-def over_seeds(values: list[float]) -> dict[str, float]:
-    """Mean over seeds and the half-width of its 95 % interval (Student's t)."""
-    array = np.array(values)
-    half = np.nan
-    if len(array) > 1:
-        half = scipy.stats.t.ppf(0.975, len(array) - 1) * array.std(ddof=1) / len(array) ** 0.5
-    return {"mean": float(array.mean()), "half_width_95": float(half)}
+def _summary(values: list[float]) -> dict[str, float | None]:
+    mean, half = interval(values)
+    return {"mean": mean, "half_width_95": half}
 
 
 def table(seeds: list[int], settings: Settings) -> dict[str, Any]:
@@ -69,22 +58,15 @@ def table(seeds: list[int], settings: Settings) -> dict[str, Any]:
         print(f"data seed {row['data_seed']}: regret {row['regret']:.4f}, floor {row['regret_floor']:.4f}", flush=True)
     methods = [name for name in rows[0] if name.startswith("regret_") and isinstance(rows[0][name], float)]
     excess = {
-        name.removeprefix("regret_"): over_seeds([row[name] - row["regret_floor"] for row in rows])
+        name.removeprefix("regret_"): _summary([row[name] - row["regret_floor"] for row in rows])
         for name in ["regret", *methods]
         if name != "regret_floor"
     }
     return {
         "seeds": rows,
         "excess": excess,
-        "excess_expected": over_seeds([row["excess_expected"] for row in rows]),
-        "environment": {
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-            "scipy": scipy.__version__,
-            "threads": 1,
-        },
+        "excess_expected": _summary([row["excess_expected"] for row in rows]),
+        "machine": machine() | {"threads": 1},
         "seconds": time.perf_counter() - start,
     }
 
@@ -95,11 +77,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)), help="default: 0 1 2 3 4")
     parser.add_argument("--out", type=Path, default=Path("results/shortest_path_5x5.json"))
     options = parser.parse_args()
-    options.out.parent.mkdir(parents=True, exist_ok=True)
     result = table(options.seeds, Settings())
-    options.out.write_text(json.dumps(result, indent=1) + "\n")
-    for name, interval in result["excess"].items():
-        print(f"{name:>16}: {interval['mean']:.4f} ± {interval['half_width_95']:.4f} above the floor")
+    write_json(options.out, result)
+    for name, excess in result["excess"].items():
+        print(f"{name:>16}: {Interval(excess['mean'], excess['half_width_95'])} above the floor")
 
 
 if __name__ == "__main__":
