@@ -55,6 +55,26 @@ def test_infer_certifies_every_sample() -> None:
     assert not solution.x.requires_grad
 
 
+def test_an_inference_is_the_solution_with_its_problem() -> None:
+    layer, d = simplex_layer(), torch.randn(5, 4)
+    inference, solution = layer.inference(d), layer(d)
+    for name in ("x", "z", "status", "residual", "steps"):
+        torch.testing.assert_close(getattr(inference, name), getattr(solution, name), rtol=0.0, atol=0.0)
+    assert inference.data is d
+    assert inference.problem is not None
+    assert (il2o.ConstraintViolation()(inference) <= 1e-3).all()
+    expected = torch.autograd.grad(solution.x.square().sum(), tuple(layer.parameters()))
+    torch.testing.assert_close(torch.autograd.grad(inference.x.square().sum(), tuple(layer.parameters())), expected)
+    with torch.no_grad():
+        assert not layer.inference(d).x.requires_grad
+
+
+@pytest.mark.bad_input
+def test_an_inference_has_as_many_steps_as_answers() -> None:
+    with pytest.raises(ValueError, match=r"Inference.steps has shape \(3,\).*B=2"):
+        il2o.Inference(x=torch.zeros(2, 1), steps=torch.ones(3, dtype=torch.int64))
+
+
 @pytest.mark.parametrize("backward", [il2o.JFB(), il2o.Implicit(), il2o.Unrolled(50)])
 def test_a_nonfinite_input_is_marked_and_gives_no_gradient(backward: il2o.AbstractBackward) -> None:
     layer = simplex_layer(backward=backward, on_failure="ignore")

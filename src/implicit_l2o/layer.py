@@ -179,6 +179,24 @@ class ImplicitLayer(nn.Module):
             inference = Inference.of(solution, problem=splitting.problem, data=d)
             return solution, certify(self.certificates, inference)
 
+    def inference(self, d: Tensor) -> Inference:
+        """The solution together with its problem and its data: what losses and measures of a training take.
+
+        Like `forward` it carries gradients when they are enabled.
+
+        Example:
+            >>> import torch, implicit_l2o as il2o
+            >>> nearest = lambda y: il2o.Problem(F=il2o.QuadraticCost(linear=-y, diagonal=1.0), g=il2o.Box(0.0, 1.0))
+            >>> layer = il2o.ImplicitLayer(
+            ...     torch.nn.Linear(4, 3), lambda y: il2o.ForwardBackward(nearest(y)), torch.zeros_like
+            ... )
+            >>> inference = layer.inference(torch.randn(2, 4))
+            >>> inference.x.requires_grad, il2o.ConstraintViolation()(inference).tolist()
+            (True, [0.0, 0.0])
+        """
+        solution, splitting = self._forward(d)
+        return Inference.of(solution, problem=splitting.problem, data=d)
+
     def _forward(self, d: Tensor) -> tuple[Solution, AbstractSplitting]:
         if not isinstance(d, Tensor):
             raise TypeError(f"ImplicitLayer takes data as one tensor (B, ...); got {type(d).__name__}.")

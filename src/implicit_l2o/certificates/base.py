@@ -48,6 +48,7 @@ class Inference:
         z: `(B, *latent)` the fixed points they were read from.
         status: `(B,)` integers of `Status`.
         residual: `(B,)` Euclidean `|T(z) - z|`.
+        steps: `(B,)` iterations of the solver.
         problem: the problem that was solved, for its sets and its objective.
         data: what the model was given, for measures of consistency; anything.
 
@@ -65,11 +66,12 @@ class Inference:
     z: Float[Tensor, "B *latent"] | None = None
     status: Int[Tensor, " B"] | None = None
     residual: Float[Tensor, " B"] | None = None
+    steps: Int[Tensor, " B"] | None = None
     problem: Problem | None = None
     data: Any = None
 
     def __post_init__(self) -> None:
-        for name in ("z", "status", "residual"):
+        for name in ("z", "status", "residual", "steps"):
             value = getattr(self, name)
             if value is not None and value.shape[:1] != self.x.shape[:1]:
                 raise ValueError(
@@ -87,7 +89,15 @@ class Inference:
             data: what the model was given.
         """
         x = outcome.x if isinstance(outcome, Solution) else outcome.z
-        return cls(x=x, z=outcome.z, status=outcome.status, residual=outcome.residual, problem=problem, data=data)
+        return cls(
+            x=x,
+            z=outcome.z,
+            status=outcome.status,
+            residual=outcome.residual,
+            steps=outcome.steps,
+            problem=problem,
+            data=data,
+        )
 
     @property
     def valid(self) -> Bool[Tensor, " B"]:
