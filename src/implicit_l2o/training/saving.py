@@ -147,8 +147,6 @@ class Checkpoints(ModelCheckpoint):
             return
         asked = self._agreed(trainer, asked)
         if trainer.is_last_batch or not isinstance(trainer.train_dataloader, Resumable):
-            trainer.train_dataloader, Resumable
-        ):  # the epoch's end comes, with a checkpoint
             self._stop = asked  # the epoch's end comes, or the former one is all there is
         elif (batch_idx + 1) % trainer.accumulate_grad_batches == 0 and not _validates_now(trainer, batch_idx):
             self._save(trainer)
