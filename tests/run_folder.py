@@ -62,19 +62,27 @@ def make_run_folder(
         "summary": "The network reads a context and answers with weights that sum to one. Every answer obeys the caps, "
         "whatever the weights of the network are.",
         "problem": PROBLEM,
-        "guarantees": ["The weights sum to one, to the tolerance of the solver.", "No weight is negative or above its cap."],
+        "guarantees": [
+            "The weights sum to one, to the tolerance of the solver.",
+            "No weight is negative or above its cap.",
+        ],
         "status": status,
         "seed": seed,
         "command": f"il2o run experiments/projection.yaml --seeds {seed}",
         "metrics": {
-            name: {"better": "higher" if i == 0 else "lower", "label": name.capitalize()} for i, name in enumerate(metrics)
+            name: {"better": "higher" if i == 0 else "lower", "label": name.capitalize()}
+            for i, name in enumerate(metrics)
         },
         "test": {
             "model": {name: round(0.98 - 0.9 * (i > 0) - 0.01 * seed, 6) for i, name in enumerate(metrics)},
             "constant": {name: 0.1 + 0.8 * (i > 0) for i, name in enumerate(metrics)},
             "two_stage": {name: 0.91 if i == 0 else None for i, name in enumerate(metrics)},
         },
-        "labels": {"model": "implicit network (JFB)", "constant": "constant predictor", "two_stage": "two-stage regression"},
+        "labels": {
+            "model": "implicit network (JFB)",
+            "constant": "constant predictor",
+            "two_stage": "two-stage regression",
+        },
         "monitor": "val/loss",
         "best_epoch": max(0, epochs - 4),
         "epochs": epochs,
@@ -110,7 +118,10 @@ def make_run_folder(
 
 def make_summary_folder(path: Path, *, seeds: tuple[int, ...] = (0, 1, 2), samples: int = 40) -> Path:
     """Write the folder of several seeds, each with a run folder, and its summary.json; return its path."""
-    runs = [json.loads((make_run_folder(path / f"seed_{s}", seed=s, samples=samples) / "results.json").read_text()) for s in seeds]
+    runs = [
+        json.loads((make_run_folder(path / f"seed_{s}", seed=s, samples=samples) / "results.json").read_text())
+        for s in seeds
+    ]
     first = runs[0]
 
     def cell(values: list[Any]) -> dict[str, Any]:
@@ -162,8 +173,14 @@ def _write_metrics(path: Path, epochs: int, metrics: tuple[str, ...], draw: np.r
                     }
                 )
             if step % per_epoch == per_epoch - 1:
-                row = {"step": step, "epoch": step // per_epoch, "val/loss": 2 * math.exp(-t / 2) + 0.05 + 0.01 * max(0, t - 8) ** 2}
-                row |= {f"val/{name}": 1 - 0.9 * math.exp(-t) if i == 0 else math.exp(-t) for i, name in enumerate(metrics)}
+                row = {
+                    "step": step,
+                    "epoch": step // per_epoch,
+                    "val/loss": 2 * math.exp(-t / 2) + 0.05 + 0.01 * max(0, t - 8) ** 2,
+                }
+                row |= {
+                    f"val/{name}": 1 - 0.9 * math.exp(-t) if i == 0 else math.exp(-t) for i, name in enumerate(metrics)
+                }
                 writer.writerow(row | {"solver/gradient_cosine": 0.9 + 0.05 * draw.random()})
 
 
@@ -176,7 +193,9 @@ def _certificates(size: int, properties: tuple[str, ...], draw: np.random.Genera
         residual[3], error[3], converged[3] = None, None, False  # a solve that broke down
     rules, limits, values, labels = {}, {}, {}, {}
     for i, name in enumerate(properties):
-        column: list[float | None] = (10 ** draw.normal(-4, 0.7, size) if i == 0 else draw.gamma(2.0, 0.1 * i, size)).tolist()
+        column: list[float | None] = (
+            10 ** draw.normal(-4, 0.7, size) if i == 0 else draw.gamma(2.0, 0.1 * i, size)
+        ).tolist()
         if size > 3:
             column[3] = None
         if i == 0:
@@ -188,7 +207,8 @@ def _certificates(size: int, properties: tuple[str, ...], draw: np.random.Genera
         values[name] = column
         low, high = limits[name]
         labels[name] = [
-            VERDICTS[2 if v is None or not ok or v > high else int(v > low)] for v, ok in zip(column, converged, strict=True)
+            VERDICTS[2 if v is None or not ok or v > high else int(v > low)]
+            for v, ok in zip(column, converged, strict=True)
         ]
     worst = [
         VERDICTS[max([0 if ok else 2, *(VERDICTS.index(labels[name][row]) for name in properties)])]

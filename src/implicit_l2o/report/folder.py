@@ -267,7 +267,9 @@ def _samples(stored: dict[str, Any], arrays: dict[str, NDArray], notes: list[str
             )
     worst = read(columns.get("worst"), "The column 'worst' of certificates.json")
     if worst is None and properties:
-        known = [[v for v in verdicts if v is not None] for verdicts in zip(*(p.verdicts for p in properties), strict=True)]
+        known = [
+            [v for v in verdicts if v is not None] for verdicts in zip(*(p.verdicts for p in properties), strict=True)
+        ]
         worst = [VERDICTS[max(verdicts)] if verdicts else None for verdicts in known]
     more = {name: arrays[name].astype(float) for name in ("answer", "target") if name in arrays}
     return Samples(

@@ -1,6 +1,6 @@
 """The report of a run: one HTML file from the files of its folder, with nothing to load and nothing to run.
 
-    results.json, metrics.csv, certificates.json, ...  --read_run-->  RunFolder  --sections-->  template  -->  report.html
+results.json, metrics.csv, certificates.json, ...  --read_run-->  RunFolder  --sections-->  template  -->  report.html
 """
 
 import base64
@@ -13,7 +13,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from implicit_l2o.report import numbers, sections
+from implicit_l2o.report import numbers, panels, sections, tables
 from implicit_l2o.report.folder import RunFolder, mapping, number, read_object, read_run, sequence, text
 from implicit_l2o.report.formula import mathml
 from implicit_l2o.report.record import write_text
@@ -68,13 +68,13 @@ def build_report(folder: Path) -> Path:
         headline=sections.headline(run),
         formula=_formula(run.results.get("problem")),
         guarantees=[text(sentence) for sentence in sequence(run.results.get("guarantees"))],
-        results=sections.result_table(run),
-        training=sections.training(run),
-        solver=sections.solver(run),
+        results=tables.result_table(run),
+        training=panels.training(run),
+        solver=panels.solver(run),
         examples=examples,
         first_figure=shown[0] if shown and shown[0]["picture"] else None,  # the one a reader should see at once
         figures=shown[1:] if shown and shown[0]["picture"] else shown,
-        certificates=sections.certificates(run),
+        certificates=panels.certificates(run),
         samples=_samples(run),
         origin=sections.origin(run.results),
         config=run.config,
@@ -111,10 +111,11 @@ def build_summary(folder: Path) -> Path:
         "summary.html",
         title=text(summary.get("title")) or text(summary.get("name")) or "Untitled experiment",
         seeds=[
-            {"seed": seed, "report": f"seed_{seed}/report.html" if _has_report(folder, seed) else None} for seed in seeds
+            {"seed": seed, "report": f"seed_{seed}/report.html" if _has_report(folder, seed) else None}
+            for seed in seeds
         ],
-        tables=sections.seed_tables(summary),
-        measured=sections.seed_numbers(summary),
+        tables=tables.seed_tables(summary),
+        measured=tables.seed_numbers(summary),
         origin=sections.origin(summary),
     )
     write_text(folder / "report.html", page)
@@ -184,7 +185,7 @@ def _formula(latex: object) -> dict[str, Any] | None:
 
 def _samples(run: RunFolder) -> dict[str, Any] | None:
     """The table of test samples: its data for the script, and the first rows for a page without scripts."""
-    table = sections.sample_table(run)
+    table = tables.sample_table(run)
     if table is None:
         return None
     return table | {"json": Markup(script_json({"columns": table["columns"], "count": table["count"]}))}

@@ -25,6 +25,18 @@ def value(number: float | None) -> str:
     return f"{mantissa}e{power}"
 
 
+def short(number: float | None) -> str:
+    """Four significant digits without the zeros at their end, for limits that somebody set.
+
+    Example:
+        >>> from implicit_l2o.report.numbers import short
+        >>> short(0.001), short(0.41217), short(2.0), short(1e-6)
+        ('0.001', '0.4122', '2', '1e-6')
+    """
+    written, e, power = value(number).partition("e")
+    return (written.rstrip("0").rstrip(".") if "." in written else written) + e + power
+
+
 def count(number: float | None) -> str:
     """A whole number with its thousands set apart.
 

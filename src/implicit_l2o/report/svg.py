@@ -86,7 +86,7 @@ def inline(text: str, *, label: str, key: str) -> str:
     Example:
         >>> from implicit_l2o.report.svg import inline
         >>> inline('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"><script/></svg>', label="box", key="a")
-        '<svg viewBox="0 0 1 1" role="img" aria-label="box" stroke-linejoin="round"></svg>'
+        '<svg viewBox="0 0 1 1" width="1" role="img" aria-label="box" stroke-linejoin="round"></svg>'
     """
     if "<!ENTITY" in text:
         raise ValueError("the SVG defines entities, which a report does not embed.")
@@ -100,7 +100,11 @@ def inline(text: str, *, label: str, key: str) -> str:
     box = root.get("viewBox") or "0 0 {} {}".format(*(match.group() if match else 100 for match in size))
     linked = set(_LINK.findall(text)) | set(re.findall(r'href="#([^"]+)"', text))
     _clean(root, key, linked)
-    root.attrib = {"viewBox": box, "role": "img", "aria-label": label, "stroke-linejoin": "round"}
+    edges = re.findall(r"-?\d+\.?\d*", box)
+    if len(edges) != 4:
+        raise ValueError(f"the SVG's viewBox has no four numbers: {box!r}.")
+    width = f"{float(edges[2]) * 4 / 3:.0f}"  # of points in pixels
+    root.attrib = {"viewBox": box, "width": width, "role": "img", "aria-label": label, "stroke-linejoin": "round"}
     root.tail = None
     return ET.tostring(root, encoding="unicode", short_empty_elements=False)
 
