@@ -13,10 +13,10 @@ from implicit_l2o.report import interval, write_json
 from implicit_l2o.report.svg import FOREGROUND, PALETTE, save_svg
 
 VERDICTS = ("PASS", "WARN", "FAIL")
-CONFIG = "seed_everything: 0\nmodel:\n  class_path: implicit_l2o.applications.projection.Task\n  init_args:\n    hidden: 64\n"
+CONFIG = "seed_everything: 0\nmodel:\n  class_path: projection.Projection\n  init_args:\n    hidden: 64\n"
 PROBLEM = (
-    r"x^\star(d) = \operatorname*{argmin}_{x \in \mathbb{R}^n} \tfrac12 \| x - W_\theta d \|^2 \quad \text{subject to} \quad "
-    r"\mathbf{1}^\top x = 1, \; 0 \le x \le u"
+    r"x^\star(d) = \operatorname*{argmin}_{x \in \mathbb{R}^n} \tfrac12 \| x - W_\theta d \|^2 \quad "
+    r"\text{subject to} \quad \mathbf{1}^\top x = 1, \; 0 \le x \le u"
 )
 
 

@@ -181,7 +181,7 @@ def _shares(values: NDArray[np.floating], edges: NDArray[np.floating]) -> NDArra
 
 def _spans_decades(values: NDArray[np.floating]) -> bool:
     positive = values[values > 0]
-    return len(positive) > 0 and (values >= 0).all() and positive.max() > 100 * positive.min()
+    return len(positive) > 0 and bool((values >= 0).all()) and bool(positive.max() > 100 * positive.min())
 
 
 def _range(values: NDArray[np.floating], limits: NDArray[np.floating]) -> tuple[float, float]:

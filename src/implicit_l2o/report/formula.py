@@ -5,10 +5,11 @@ import re
 import xml.etree.ElementTree as ET
 
 # What a formula needs; everything else of an element (`\href`, `\style`, `\class`) is dropped.
-_ATTRIBUTES = frozenset(
+_WORDS = (
     "accent accentunder columnalign depth display displaystyle fence form height linethickness lspace mathvariant maxsize "
-    "minsize movablelimits notation rspace scriptlevel separator stretchy symmetric voffset width xmlns".split()
+    "minsize movablelimits notation rspace scriptlevel separator stretchy symmetric voffset width xmlns"
 )
+_ATTRIBUTES = frozenset(_WORDS.split())
 # The converter knows neither: the same in words that it knows.
 _REWRITTEN = (
     (re.compile(r"\\(?:arg\s*\\|arg)(min|max)(?![a-zA-Z])"), r"\\operatorname*{arg\1}"),
@@ -63,12 +64,15 @@ def mathml(latex: str) -> str | None:
 def _draw(element: ET.Element) -> None:
     """Say what browsers draw: limits under their operator, bold letters as characters."""
     base = element[0] if len(element) else None
-    if element.tag in _LIMITS and base is not None and base.tag == "mo":
-        if (base.text or "").strip() in _LIMITED or base.get("movablelimits") == "true":
-            element.tag = _LIMITS[element.tag]
-            base.attrib.pop("movablelimits", None)
-            base.set("lspace", "0.17em")
-            base.set("rspace", "0.17em")
+    if (
+        element.tag in _LIMITS
+        and (base is not None and base.tag == "mo")
+        and ((base.text or "").strip() in _LIMITED or base.get("movablelimits") == "true")
+    ):
+        element.tag = _LIMITS[element.tag]
+        base.attrib.pop("movablelimits", None)
+        base.set("lspace", "0.17em")
+        base.set("rspace", "0.17em")
     ranges = _BOLD.get(element.get("mathvariant", ""))
     if ranges is not None and element.text:
         element.text = "".join(_bold(letter, ranges) for letter in element.text)

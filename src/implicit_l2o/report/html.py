@@ -1,6 +1,6 @@
 """The report of a run: one HTML file from the files of its folder, with nothing to load and nothing to run.
 
-results.json, metrics.csv, certificates.json, ...  --read_run-->  RunFolder  --sections-->  template  -->  report.html
+`folder` reads the files, `sections`, `tables` and `panels` say what each section has, `templates/` lay it out.
 """
 
 import base64
@@ -14,7 +14,7 @@ import jinja2
 from markupsafe import Markup
 
 from implicit_l2o.report import numbers, panels, sections, tables
-from implicit_l2o.report.folder import RunFolder, mapping, number, read_object, read_run, sequence, text
+from implicit_l2o.report.folder import RunFolder, mapping, read_object, read_run, sequence, text
 from implicit_l2o.report.formula import mathml
 from implicit_l2o.report.record import write_text
 from implicit_l2o.report.svg import inline
@@ -192,12 +192,12 @@ def _samples(run: RunFolder) -> dict[str, Any] | None:
 
 
 def script_json(content: object) -> str:
-    """JSON that can stand in a script element: no character of it can end the element or start a comment.
+    r"""JSON that can stand in a script element: no character of it can end the element or start a comment.
 
     Example:
         >>> from implicit_l2o.report.html import script_json
         >>> script_json(["</script>", None])
-        '["\\\\u003c/script\\\\u003e",null]'
+        '["\\u003c/script\\u003e",null]'
     """
     plain = json.dumps(content, allow_nan=False, separators=(",", ":"))
     return re.sub("[<>&]", lambda match: f"\\u{ord(match.group()):04x}", plain)

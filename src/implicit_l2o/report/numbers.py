@@ -2,7 +2,7 @@
 
 import math
 
-MISSING = "–"
+MISSING = "–"  # noqa: RUF001, an en dash
 _DIGITS = 4
 
 

@@ -17,12 +17,12 @@ _SOLVER_PANELS = {  # column: heading, caption, logarithmic
     "solver/converged": ("Share converged", "of the solves, within the tolerance", False),
     "solver/contraction": (
         "Contraction estimate",
-        "factor by which a step shrinks the distance; below 1 is contracting",
+        "by what factor a step shrinks distances",
         False,
     ),
     "solver/gradient_cosine": (
         "Gradient cosine",
-        "of the gradient used against the exact one; 1 is the same direction",
+        "of the gradient used with the exact one",
         False,
     ),
 }
@@ -109,9 +109,8 @@ def _spread(samples: Samples) -> list[dict[str, Any]]:
             log=key == "residual",
             whole=key == "steps",
         )
-        caption = f"{numbers.count(len(known))} test samples" + (
-            f", {unknown} more without a finite value" if unknown else ""
-        )
+        caption = f"{numbers.count(len(known))} test samples"
+        caption += f", {unknown} more without a finite value" if unknown else ""
         panels.append({"title": title, "svg": Markup(svg), "caption": caption})
     return panels
 

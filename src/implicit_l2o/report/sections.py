@@ -73,13 +73,11 @@ def _solver_tile(results: Mapping[str, Any]) -> dict[str, str] | None:
 
 def _facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     """One line each about the training."""
+    monitor = text(results.get("monitor")) or "validation"
     epochs, best = number(results.get("epochs")), number(results.get("best_epoch"))
     facts = [
         ("epochs", numbers.count(epochs) if epochs is not None else ""),
-        (
-            "weights kept",
-            "" if best is None else f"after epoch {best + 1:.0f}, by {text(results.get('monitor')) or 'validation'}",
-        ),
+        ("weights kept", "" if best is None else f"after epoch {best + 1:.0f}, by {monitor}"),
         ("parameters", _known(numbers.count, results.get("parameters"))),
         ("time per epoch", _known(numbers.duration, results.get("seconds_per_epoch"))),
         ("time in all", _known(numbers.duration, results.get("seconds"))),

@@ -24,10 +24,11 @@ PALETTE = {
     "grey": "#888888",
 }
 _SVG, _XLINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
-_ELEMENTS = frozenset(
+_WORDS = (
     "svg g defs clipPath path use rect circle ellipse line polyline polygon text tspan image linearGradient "
-    "radialGradient stop title desc".split()
+    "radialGradient stop title desc"
 )
+_ELEMENTS = frozenset(_WORDS.split())
 _IMAGE = re.compile(r"data:image/(png|jpeg);base64,[A-Za-z0-9+/=\s]*")
 _LINK = re.compile(r"url\(\s*#([^)\s]+)\s*\)")
 _FAMILY = re.compile(r"(font-family: |font: [^;]*?[\d.]+px )[^;]*")

@@ -68,12 +68,8 @@ def sample_table(run: RunFolder) -> dict[str, Any] | None:
         columns.append(
             {"name": "status", "kind": "word", "words": names, "values": [names.index(s) for s in samples.status]}
         )
-    for name, values in (
-        ("iterations", samples.steps),
-        ("residual", samples.residual),
-        ("error", samples.error),
-        *samples.more.items(),
-    ):
+    measured = {"iterations": samples.steps, "residual": samples.residual, "error": samples.error, **samples.more}
+    for name, values in measured.items():
         if values is not None:
             whole = all(value is None or value == int(value) for value in values) and name != "residual"
             columns.append({"name": name, "kind": "count" if whole else "value", "values": _short(values)})
@@ -164,15 +160,11 @@ def _interval(cell: object) -> dict[str, Any]:
 
 
 def _ends(cells: list[dict[str, Any]]) -> tuple[float, float]:
-    reach = [
-        value
-        for cell in cells
-        for value in (
-            *cell["values"],
-            *((cell["mean"] or 0) + s * (cell["half"] or 0) for s in (-1, 1) if cell["mean"] is not None),
-        )
-        if value is not None
-    ]
+    """The least and the largest of all values and ends of intervals."""
+    reach = [value for cell in cells for value in cell["values"] if value is not None]
+    for cell in cells:
+        if cell["mean"] is not None:
+            reach += [cell["mean"] - (cell["half"] or 0), cell["mean"] + (cell["half"] or 0)]
     return min(reach), max(reach)
 
 
