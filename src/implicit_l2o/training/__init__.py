@@ -4,6 +4,7 @@ from implicit_l2o.training.base import AbstractTask as AbstractTask
 from implicit_l2o.training.base import fit as fit
 from implicit_l2o.training.base import one_thread as one_thread
 from implicit_l2o.training.base import quiet as quiet
+from implicit_l2o.training.board import BoardLogger as BoardLogger
 from implicit_l2o.training.checkpoint import AtomicCheckpointIO as AtomicCheckpointIO
 from implicit_l2o.training.checkpoint import CheckpointError as CheckpointError
 from implicit_l2o.training.checkpoint import read_checkpoint as read_checkpoint
