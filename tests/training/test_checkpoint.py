@@ -278,9 +278,14 @@ def test_a_file_where_the_folder_should_be(tmp_path: Path) -> None:
 def test_an_error_in_the_block_leaves_the_former_file(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("former")
-    with pytest.raises(KeyboardInterrupt), replacing(path) as file:
-        file.write(b"new")
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with replacing(path) as file:
+            file.write(b"new")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert path.read_text() == "former"
     assert list(tmp_path.iterdir()) == [path]
     assert issubclass(CheckpointError, FileError)
@@ -318,9 +323,8 @@ def test_flipped_bytes_are_found_or_harmless(path: Path) -> None:
         path.write_bytes(whole[:place] + bytes([whole[place] ^ (1 << place % 8)]) + whole[place + 1 :])
         try:
             content = read_checkpoint(path)
-        except CheckpointError as error:
+        except CheckpointError:
             damaged += 1
-            assert "\n" not in str(error)
         else:
             assert torch.equal(content["state_dict"]["weight"], CONTENT["state_dict"]["weight"])
             assert content["epoch"] == 3
@@ -352,8 +356,7 @@ def test_code_is_not_run(path: Path) -> None:
     mark = path.parent / "ran"
     torch.save({"state_dict": Evil(mark)}, path)
     text = message(lambda: read_checkpoint(path))
-    assert "system" in text
-    assert "best.ckpt" in text
+    assert "it holds posix.system; nothing of it was run. In the same folder can be read: best.ckpt." in text
     assert "system" in message(lambda: AtomicCheckpointIO().load_checkpoint(path, weights_only=False))
     assert not mark.exists()
 
