@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import two_processes
 from filelock import FileLock
 
-import two_processes
 from implicit_l2o.training.prediction import gather_samples
 
 SCRIPT = Path(two_processes.__file__)
@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if not folder.exists():
             folder.mkdir()
             command = [sys.executable, str(SCRIPT), str(folder)]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=100, cwd=folder, check=False)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
             assert done.returncode == 0, done.stderr
     return folder
 

@@ -16,6 +16,7 @@ from torchmetrics import Metric, MetricCollection
 
 import implicit_l2o as il2o
 from implicit_l2o.training.data import Indexed, Splits
+from implicit_l2o.training.distributed import reach_all
 from implicit_l2o.training.drawing import draw_vector
 
 _VALIDATION_SEED = 0  # the same noise in every epoch, so that epochs are compared by their weights alone
@@ -287,7 +288,7 @@ class AbstractTask(pl.LightningModule):
         if loss.device.type == "cpu" and not bool(torch.isfinite(loss)):
             self._refuse()
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch[0]), sync_dist=True)
-        return loss
+        return reach_all(loss, self)
 
     @final
     def on_validation_start(self) -> None:
@@ -302,7 +303,9 @@ class AbstractTask(pl.LightningModule):
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(_VALIDATION_SEED + batch_idx)
             inference = self._observed(self.training_inference(batch[0]))
-        self.log("val/loss", self.loss(inference, batch), batch_size=len(batch[0]), sync_dist=True)
+        # A float: of integers Lightning rounds the mean over the processes down, and the loss would be too large.
+        size: Any = float(len(batch[0]))
+        self.log("val/loss", self.loss(inference, batch), batch_size=size, sync_dist=True)
         if type(self).training_inference is not AbstractTask.training_inference:
             inference = self.infer(batch[0])
         self.update(self._collection("val"), inference, batch)
