@@ -291,6 +291,12 @@ class AbstractTask(pl.LightningModule):
         return reach_all(loss, self)
 
     @final
+    def on_train_epoch_start(self) -> None:
+        """The learning rate, logged."""
+        optimizer = self.trainer.optimizers[0]
+        self.log("lr", optimizer.param_groups[0]["lr"])
+
+    @final
     def on_validation_start(self) -> None:
         """On an accelerator the loss is looked at once an epoch, for each look waits for the device."""
         loss = self.trainer.callback_metrics.get("train/loss")
