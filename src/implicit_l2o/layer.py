@@ -2,16 +2,17 @@
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from implicit_l2o import _batch
 from implicit_l2o._solution import ConvergenceWarning, FixedPoint, Solution, Status, failed
-from implicit_l2o.backward.base import AbstractBackward
+from implicit_l2o.backward.base import AbstractBackward, OutsideAutocast
 from implicit_l2o.backward.jfb import JFB
 from implicit_l2o.certificates.base import Certificate, CertificateReport, Inference, certify
 from implicit_l2o.solvers.base import AbstractFixedPointSolver, Map, check_start
@@ -36,7 +37,7 @@ def fixed_point(
     """Find `z = T(z)` for every sample, with the gradient of the chosen backward mode.
 
     The result is differentiable in whatever tensors `T` captures, whenever gradients are enabled (training or not). The
-    solve runs outside autocast, in the dtype of `z0`.
+    solve and its derivatives run outside autocast, in the dtype of `z0`.
 
     Args:
         T: maps `(B, *shape)` to itself, sample by sample. One with `restrict(index) -> T` lets finished samples be
@@ -65,6 +66,7 @@ def fixed_point(
         raise TypeError(f"T must be callable, z -> T(z); got {_shown(T)}.")
     with torch.autocast(z0.device.type, enabled=False):
         point = backward.run(T, z0, solver)
+    point = replace(point, z=_outside_autocast(point.z))
     _report(point, solver, on_failure)
     return point
 
@@ -107,7 +109,7 @@ def solve(
         point = fixed_point(splitting, splitting.init(x0), solver=solver, backward=backward, on_failure=on_failure)
         x = _readout(splitting, point)
     return Solution(
-        x=x,
+        x=_outside_autocast(x),
         z=point.z,
         status=point.status,
         residual=point.residual,
@@ -123,7 +125,8 @@ class ImplicitLayer(nn.Module):
 
     Gradients follow `torch.is_grad_enabled()`, never `training`; the layer has no hooks and may be called any number of
     times before `backward`. An input sample with NaN or inf is replaced by zeros before the encoder, marked NONFINITE
-    and gives no gradient.
+    and gives no gradient. Autocast concerns the encoder alone: from `theta`, made float32, to `x` nothing is rounded to
+    16 bits.
 
     Args:
         encoder: maps data to the parameters `theta` of the problem (a tensor or any structure that `build` understands).
@@ -204,8 +207,11 @@ class ImplicitLayer(nn.Module):
             raise ValueError("ImplicitLayer needs data with a batch dimension: (B, ...); got a 0-d tensor.")
         sound = _batch.finite(d) if d.is_floating_point() else torch.ones(d.shape[0], dtype=torch.bool, device=d.device)
         theta = self.encoder(torch.where(_batch.expand(sound, d), d, torch.zeros_like(d)))
-        splitting = self.build(theta)
-        solution = solve(splitting, self.x0(theta), solver=self.solver, backward=self.backward, on_failure="ignore")
+        autocast = torch.is_autocast_enabled(d.device.type)
+        with torch.autocast(d.device.type, enabled=False):
+            theta = tree_map(_to_float32, theta) if autocast else theta
+            splitting = self.build(theta)
+            solution = solve(splitting, self.x0(theta), solver=self.solver, backward=self.backward, on_failure="ignore")
         if not bool(sound.all()):
             solution = _mark_unsound(solution, sound)
         _report(solution, self.solver, self.on_failure)
@@ -226,6 +232,19 @@ def _defaults(
 
 def _shown(value: object) -> str:
     return value.__name__ if isinstance(value, type) else repr(value)
+
+
+def _to_float32(part: Any) -> Any:
+    """A tensor of 16 bits as float32, also inside a dataclass; anything else as it is."""
+    if isinstance(part, Tensor):
+        return part.float() if part.dtype in (torch.bfloat16, torch.float16) else part
+    if not is_dataclass(part) or isinstance(part, type):
+        return part
+    return replace(part, **{f.name: tree_map(_to_float32, getattr(part, f.name)) for f in fields(part) if f.init})
+
+
+def _outside_autocast(x: Tensor) -> Tensor:
+    return OutsideAutocast.apply(x) if x.requires_grad else x  # pyright: ignore[reportReturnType]
 
 
 def _mark_unsound(solution: Solution, sound: Bool[Tensor, " B"]) -> Solution:

@@ -74,6 +74,52 @@ class CotangentRule(torch.autograd.Function):
             return ctx.rule(ctx.T, z, v), None, None, None
 
 
+class OutsideAutocast(torch.autograd.Function):
+    """The identity, from which on a backward pass leaves autocast, wherever `backward()` is called.
+
+    PyTorch runs the derivatives of a step under the autocast of the caller of `backward()`. The solve and its attached
+    step were recorded outside, and their derivatives belong there too: a product rounded to bfloat16 would put 1e-2 on
+    the gradient. What lies behind them, the encoder, follows: it keeps the dtypes it was recorded with.
+    """
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Pass `x` on."""
+        return x.clone()
+
+    @staticmethod
+    def setup_context(ctx: FunctionCtx, inputs: tuple[Any, ...], output: Any) -> None:
+        """Nothing to keep."""
+
+    @staticmethod
+    def backward(ctx: Any, v: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Pass the cotangent on; only inside autocast, where nobody should be, is there anything to do."""
+        device = v.device.type
+        if torch.is_autocast_enabled(device):
+            # The engine restores the caller's state for every node, so each one has to leave for itself. None of them
+            # has run yet: they wait for this cotangent.
+            for node in _behind(ctx):
+                node.register_prehook(lambda _: torch.set_autocast_enabled(device, False))
+        return v
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Forward mode (through `Unrolled`) runs where the forward pass does."""
+        return tangent.clone()
+
+
+def _behind(node: Any) -> set[Any]:
+    """The nodes of the graph behind `node`, but for those that only add to a `.grad`: they outlive the graph."""
+    found: set[Any] = set()
+    ahead = [node]
+    while ahead:
+        new = {child for child, _ in ahead.pop().next_functions if child is not None} - found
+        new = {child for child in new if not hasattr(child, "variable")}
+        found |= new
+        ahead += new
+    return found
+
+
 def refuse_double_backward(mode: str) -> str:
     """The error of a mode whose gradient is not the derivative of `z`, so that differentiating it again is meaningless."""
     return (

@@ -173,8 +173,11 @@ class ImplicitClassifier(nn.Module):
             self.S_linear = nn.Linear(_HIDDEN * (side - 2) ** 2, CLASSES, bias=False)
 
     def latent_map(self, images: Float[Tensor, "B 1 side side"]) -> LatentMap:
-        """`R(.; Q(d))`, its weights normalised once for the whole solve."""
-        return LatentMap(self.R.condition(), self.Q(images), self.architecture.contraction)
+        """`R(.; Q(d))`, its weights normalised once for the whole solve, which autocast does not reach."""
+        injection = self.Q(images)
+        with torch.autocast(images.device.type, enabled=False):
+            injection = injection.to(self.S_linear.weight.dtype)
+            return LatentMap(self.R.condition(), injection, self.architecture.contraction)
 
     def readout(self, u: Float[Tensor, "B channels side side"]) -> Float[Tensor, "B 10"]:
         """`S(u)`, the logits."""
