@@ -62,7 +62,7 @@ class Perturbation(nn.Module):
         self.scale = scale
         self.copies = copies
 
-    def forward(self, w: Float[Tensor, "B arcs"]) -> Float[Tensor, "B*copies arcs"]:
+    def forward(self, w: Float[Tensor, "B arcs"]) -> Float[Tensor, "B_copies arcs"]:
         """The perturbed costs, one copy of the batch after another."""
         w = w.repeat(self.copies, 1)
         return w + self.scale * torch.randn_like(w) if self.scale else w

@@ -92,10 +92,9 @@ class PathTask(AbstractTask):
         super().__init__(flow.layer(network, backward=backward, certificates=CONSTRAINTS), optimization=optimization)
         self.flow = flow
         self._loss = loss
-        # It has no parameters of its own, so a checkpoint holds the network once.
-        self._perturbed = flow.layer(
-            Perturbation(perturbation, copies=copies), tolerance=training_tolerance, backward=backward
-        )
+        self._perturb = Perturbation(perturbation, copies=copies)
+        # From costs on, so that a checkpoint holds the network once.
+        self._solve = flow.layer(nn.Identity(), tolerance=training_tolerance, backward=backward)
 
     @property
     def network(self) -> nn.Module:
@@ -105,7 +104,7 @@ class PathTask(AbstractTask):
 
     def training_inference(self, d: Tensor) -> il2o.Inference:
         """The solutions under perturbed costs, `copies` for each context, one copy of the batch after another."""
-        return self._perturbed.inference(self.network(d))
+        return self._solve.inference(self._perturb(self.network(d)))
 
     def loss(self, inference: il2o.Inference, batch: Sequence[Tensor]) -> Tensor:
         """The loss on a batch; it takes the contexts and the paths, and no costs."""
@@ -162,7 +161,7 @@ class PathTask(AbstractTask):
     @torch.no_grad()
     def figures(self, samples: Samples, splits: Splits) -> Mapping[str, tuple[Figure, str]]:
         """Paths on the grid, what doubt costs, and the convergence of the inferences."""
-        contexts, paths, costs, mean_costs = samples.batch
+        contexts, _, _, mean_costs = samples.batch
         flow = self.infer(contexts.to(self.device)).x.cpu()
         floor = self.flow.grid.shortest_paths(mean_costs)
         trace = _trace(self.flow, self.network(contexts.to(self.device)))
@@ -175,7 +174,7 @@ class PathTask(AbstractTask):
     def findings(self, samples: Samples, splits: Splits) -> Mapping[str, Any]:
         """More on the regret, and the largest violation of the constraints.
 
-        `regret_floor` is that of the best possible predictor (see `Floor`), and `excess` what the model's regret is above it.
+        `regret_floor` is that of the best possible predictor (see `Floor`), and `excess` what the model has above it.
         `excess_expected` is the same on costs averaged over their noise, which that difference still contains.
         `regret_by_certificate` is the regret of the inferences by their worst label, where there are any.
         `max_constraint_violation` is Euclidean, in units of flow, over the converged inferences.
