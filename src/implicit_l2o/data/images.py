@@ -119,8 +119,7 @@ def load_mnist(
     if split not in SPLITS:
         raise ValueError(f"MNIST has the splits 'train' and 'test'; got split={split!r}.")
     cache = _cache_folder() if cache is None else Path(cache)
-    name = f"mnist/{split}-00000-of-00001.parquet"
-    source = _download(name, cache, progress) if folder is None else _find(Path(folder), name)
+    source = _download(_mnist_name(split), cache, progress) if folder is None else find_mnist(folder, split)
 
     stat = source.stat()
     key = hashlib.sha256(f"{source.resolve()} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()[:16]
@@ -144,15 +143,25 @@ def _cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "implicit_l2o"
 
 
-def _find(folder: Path, name: str) -> Path:
+def find_mnist(folder: str | Path, split: Split) -> Path:
+    """MNIST's parquet file in a folder, by its name alone; see `load_mnist`.
+
+    Raises:
+        FileNotFoundError: it is not there; the message says what is needed.
+    """
+    name = _mnist_name(split)
     # The folder above `mnist/` is the documented one; the folder `mnist/` itself is what people also name.
-    for path in (folder / name, folder / Path(name).name):
+    for path in (Path(folder, name), Path(folder, Path(name).name)):
         if path.is_file():
             return path
     raise FileNotFoundError(
         f"MNIST: no {name} in {folder}. The folder must hold it (public hub, ylecun/mnist); without a "
         "folder it is downloaded."
     )
+
+
+def _mnist_name(split: Split) -> str:
+    return f"mnist/{split}-00000-of-00001.parquet"
 
 
 @contextmanager
@@ -276,6 +285,6 @@ def _download(name: str, cache: Path, progress: bool) -> Path:
     except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
         reason = getattr(error, "reason", error)
         raise ConnectionError(
-            f"MNIST could not be downloaded from {url} ({reason}); give a folder (folder=, --data_dir) that holds {name}."
+            f"MNIST could not be downloaded from {url} ({reason}); give a folder (folder=) that holds {name}."
         ) from error
     return target
