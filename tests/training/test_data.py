@@ -80,7 +80,8 @@ class SaveWhenInterrupted(pl.Callback):
 
 
 def fit(model: pl.LightningModule, data: AbstractData, *, ckpt: Path | None = None, **options: Any) -> pl.Trainer:
-    options = {"max_epochs": 3, "enable_checkpointing": "callbacks" in options, **options}
+    saves = any(isinstance(callback, pl.callbacks.ModelCheckpoint) for callback in options.get("callbacks", []))
+    options = {"max_epochs": 3, "enable_checkpointing": saves, **options}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"lightning\.")
         trainer = pl.Trainer(
@@ -194,11 +195,13 @@ def test_loaders_give_the_splits() -> None:
     assert [len(batch) for batch in train] == [4, 4, 4, 4, 4, 2]
     assert sorted(chain.from_iterable(train)) == list(range(22))
     assert values(data.val_dataloader()) == [[22, 23, 24], [25, 26], [27, 28]]
-    assert values(data.test_dataloader()) == [[29, 30, 31], [32, 33], [34, 35]]
-    for batch in data.predict_dataloader():
-        assert isinstance(batch, Indexed)
-        assert torch.equal(batch.batch[0].flatten(), batch.index + 29)
-        assert torch.equal(batch.batch[1], 2 * batch.batch[0])
+    for loader in (data.test_dataloader(), data.predict_dataloader(), data.samples("test")):
+        assert [batch.index.tolist() for batch in loader] == [[0, 1, 2], [3, 4], [5, 6]]
+        for batch in loader:
+            assert isinstance(batch, Indexed)
+            assert torch.equal(batch.batch[0].flatten(), batch.index + 29)
+            assert torch.equal(batch.batch[1], 2 * batch.batch[0])
+    assert len(data.samples("train")) == 8
 
 
 def test_the_seed_is_the_runs_unless_given(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,8 +26,14 @@ def draw_vector(figure: Figure, sample: Mapping[str, Tensor]) -> None:
         >>> len(figure.axes)
         1
     """
-    pictures = {name: sample[name].squeeze() for name in ("inputs", "answer", "target") if _is_picture(sample.get(name))}
-    others = {name: sample[name].detach().flatten() for name in ("answer", "target") if name in sample and name not in pictures}
+    pictures = {
+        name: sample[name].squeeze() for name in ("inputs", "answer", "target") if _is_picture(sample.get(name))
+    }
+    others = {
+        name: sample[name].detach().flatten()
+        for name in ("answer", "target")
+        if name in sample and name not in pictures
+    }
     axes = figure.subplots(1, max(1, len(pictures) + bool(others)), squeeze=False)[0]
     for ax, (name, picture) in zip(axes, pictures.items(), strict=False):
         ax.imshow(picture.detach().numpy(), cmap="gray")

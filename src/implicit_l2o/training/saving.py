@@ -107,6 +107,7 @@ class Checkpoints(ModelCheckpoint):
         self._asked = self._stop = False
         if _is_trial(trainer):
             return
+        _begin_next_epoch(trainer)
         fresh = trainer.ckpt_path is None and trainer.global_step == 0
         last = os.path.join(str(self.dirpath), "last.ckpt")
         if fresh and not self.overwrite and self.file_exists(last, trainer):
@@ -147,8 +148,6 @@ class Checkpoints(ModelCheckpoint):
             return
         asked = self._agreed(trainer, asked)
         if trainer.is_last_batch or not isinstance(trainer.train_dataloader, Resumable):
-            trainer.train_dataloader, Resumable
-        ):  # the epoch's end comes, with a checkpoint
             self._stop = asked  # the epoch's end comes, or the former one is all there is
         elif (batch_idx + 1) % trainer.accumulate_grad_batches == 0 and not _validates_now(trainer, batch_idx):
             self._save(trainer)
@@ -188,7 +187,8 @@ class Checkpoints(ModelCheckpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Inside an epoch, add the sums behind its means so far."""
-        if trainer.state.fn == TrainerFn.FITTING and trainer.fit_loop.epoch_loop.batch_progress.current.ready:
+        progress: Any = trainer.fit_loop.epoch_progress.current
+        if trainer.state.fn == TrainerFn.FITTING and progress.started > progress.processed:
             checkpoint["means"] = of_all_processes(trainer, _means(trainer))
 
     def on_load_checkpoint(
@@ -200,6 +200,7 @@ class Checkpoints(ModelCheckpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Which epoch was the best; its file is the one in this folder, wherever the folder was when it was saved."""
+        self.current_score = state_dict["current_score"]
 
         def here(path: str) -> str:
             return os.path.join(str(self.dirpath), os.path.basename(path)) if path else ""
@@ -258,6 +259,21 @@ def _validates_now(trainer: pl.Trainer, batch_idx: int) -> bool:
     every = trainer.val_check_batch
     index = trainer.fit_loop.total_batch_idx if trainer.check_val_every_n_epoch is None else batch_idx
     return isinstance(every, int) and (index + 1) % every == 0
+
+
+def _begin_next_epoch(trainer: pl.Trainer) -> None:
+    """Let a run that is limited in steps, not epochs, and is resumed at the end of an epoch, go on with the next one.
+
+    Lightning would end that epoch a second time: count it twice, and call the hooks of its end without metrics. What is done
+    here is what Lightning does itself where epochs are limited.
+    """
+    loop = trainer.fit_loop
+    if trainer.max_steps == -1 or not loop.restarted_on_epoch_end:
+        return
+    loop.epoch_progress.increment_completed()
+    for part in (loop, loop.epoch_loop, loop.epoch_loop.val_loop):
+        part._restarting = False
+        part.reset_restart_stage()
 
 
 # Lightning logs the means of an epoch, and the values of a step, only after the hooks in which checkpoints are saved, and

@@ -16,6 +16,7 @@ from torchmetrics import Metric, MetricCollection
 
 import implicit_l2o as il2o
 from implicit_l2o.training.data import Indexed, Splits
+from implicit_l2o.training.distributed import reach_all
 from implicit_l2o.training.drawing import draw_vector
 
 _VALIDATION_SEED = 0  # the same noise in every epoch, so that epochs are compared by their weights alone
@@ -287,7 +288,13 @@ class AbstractTask(pl.LightningModule):
         if loss.device.type == "cpu" and not bool(torch.isfinite(loss)):
             self._refuse()
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch[0]), sync_dist=True)
-        return loss
+        return reach_all(loss, self)
+
+    @final
+    def on_train_epoch_start(self) -> None:
+        """The learning rate, logged."""
+        optimizer = self.trainer.optimizers[0]
+        self.log("lr", optimizer.param_groups[0]["lr"])
 
     @final
     def on_validation_start(self) -> None:

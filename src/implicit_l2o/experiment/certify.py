@@ -1,0 +1,110 @@
+"""`il2o certify`: a trained model on new data, with a certificate for each sample."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+import implicit_l2o as il2o
+from implicit_l2o.data.tables import read_inputs
+from implicit_l2o.experiment.config import load_model
+from implicit_l2o.experiment.folder import RunFolder
+from implicit_l2o.experiment.results import certificate_record, plain, write_predictions
+from implicit_l2o.report import write_json
+from implicit_l2o.training import AbstractTask, Samples, read_checkpoint
+
+
+def load_task(run: Path) -> AbstractTask:
+    """The trained task of a run, in evaluation mode, with its certificates.
+
+    Args:
+        run: the folder that `il2o run` or `il2o fit` wrote.
+
+    Raises:
+        FileNotFoundError: the folder holds no finished training.
+        CheckpointError: its model file is broken.
+        ConfigurationError: its configuration does not fit the code any more.
+    """
+    folder = RunFolder(run)
+    for path in (folder.config, folder.model):
+        if not path.is_file():
+            raise FileNotFoundError(f"{run} holds no trained model: {path.name} is missing; `il2o run` writes it.")
+    checkpoint = read_checkpoint(folder.model)
+    task = load_model(folder.config)
+    task.on_load_checkpoint(checkpoint)
+    task.load_state_dict(checkpoint["state_dict"])
+    return task.eval()
+
+
+def certify(
+    run: Path,
+    data: Path,
+    *,
+    array: str | None = None,
+    out: Path | None = None,
+    batch_size: int = 500,
+    progress: bool = True,
+) -> int:
+    """Infer new samples, write predictions and certificates, print the counts.
+
+    Args:
+        run: folder of a finished run.
+        data: `.npz`, `.parquet`, `.h5` or `.csv`.
+        array: which array of the file holds the inputs; None finds it.
+        out: folder for `predictions.npz` and `certificates.json`; None takes `RUN/certified/NAME-OF-FILE`.
+        batch_size: samples at once.
+        progress: show a bar.
+
+    Returns:
+        How many samples fail.
+
+    Raises:
+        ValueError: the file does not hold such inputs.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1; got {batch_size}.")
+    task = load_task(run)
+    if task.inputs is None:
+        raise ValueError(f"{run} does not say what its inputs look like; train it again.")
+    shape, dtype = task.inputs
+    d = read_inputs(data, name=array, shape=shape, dtype=dtype)
+    parts = list(_examined(task, d, batch_size, progress))
+    found = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    samples = Samples(
+        names=tuple(certificate.name for certificate in task.all_certificates()),
+        batch=(d,),
+        **{name: found.get(name) for name in ("answer", "values", "labels", "worst", "status", "residual", "steps")},
+    )
+    folder = RunFolder(run / "certified" / data.stem if out is None else out)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    write_predictions(folder, samples)
+    write_json(folder.certificates, plain(certificate_record(task, samples)))
+    print(report(samples, task).table())
+    print(f"\nwritten: {folder.predictions}, {folder.certificates}")
+    return int((samples.worst == il2o.Label.FAIL).sum())
+
+
+def _examined(task: AbstractTask, d: Tensor, batch_size: int, progress: bool) -> Iterator[dict[str, Tensor]]:
+    with tqdm(total=len(d), desc="certify", unit="sample", file=sys.stderr, disable=not progress) as bar:
+        for batch in d.split(batch_size):
+            yield task.examine(batch)
+            bar.update(len(batch))
+
+
+def report(samples: Samples, task: AbstractTask) -> il2o.CertificateReport:
+    """The samples as the library's own report."""
+    rules = [certificate.rule for certificate in task.all_certificates()]
+    converged = torch.ones(len(samples.worst), dtype=torch.bool)
+    if samples.status is not None:
+        converged = samples.status == il2o.Status.CONVERGED
+    return il2o.CertificateReport(
+        names=samples.names,
+        values=samples.values,
+        labels=samples.labels,
+        limits=tuple((rule.pass_limit, rule.warn_limit) for rule in rules),
+        converged=converged & torch.from_numpy(np.isfinite(samples.answer.flatten(1).double().numpy()).all(1)),
+    )
