@@ -12,8 +12,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
-from implicit_l2o.experiment import ConfigurationError, ExperimentCLI, Options, run
-from implicit_l2o.experiment.evaluate import score
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
@@ -24,6 +22,8 @@ from implicit_l2o.applications.digits.examined import strangers
 from implicit_l2o.applications.digits.metrics import CrossEntropy
 from implicit_l2o.applications.digits.model import DIGITS, Architecture, ImplicitClassifier
 from implicit_l2o.applications.digits.task import random_shift
+from implicit_l2o.experiment import ConfigurationError, ExperimentCLI, Options, run
+from implicit_l2o.experiment.evaluate import score
 from implicit_l2o.training import AbstractData, Constant, Splits, Trained, fit, step_memory
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -336,18 +336,17 @@ def test_splits_are_disjoint_stratified_and_drawn_by_the_seed() -> None:
 
 
 def test_a_folder_without_mnist_is_refused_before_any_training(tmp_path: Path) -> None:
-    with pytest.raises(
-        FileNotFoundError, match=rf"data\.init_args\.folder={tmp_path}: .*train-00000-of-00001\.parquet"
-    ):
-        ExperimentCLI([f"--config={EXPERIMENTS / 'mnist.yaml'}", f"--data.init_args.folder={tmp_path}"])
+    config = [f"--config={EXPERIMENTS / 'mnist.yaml'}", f"--data.init_args.folder={tmp_path}"]
+    with pytest.raises(ConfigurationError, match=r"data\.init_args\.folder: .*train-00000-of-00001\.parquet"):
+        ExperimentCLI([*config, f"--folder={tmp_path / 'run'}"]).check_data()
 
 
-def test_a_broken_mnist_file_names_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_mnist_file_names_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    for split in ("train", "test"):
-        (tmp_path / f"{split}-00000-of-00001.parquet").write_bytes(b"PAR1 and no more")
-    with pytest.raises(OSError, match=r"data\.init_args\.folder=.*not a readable parquet file"):
+    (tmp_path / "train-00000-of-00001.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(OSError, match="not a readable parquet file") as error:
         MnistData(folder=str(tmp_path)).prepare_data()
+    assert error.value.filename == str(tmp_path)
 
 
 @pytest.mark.skipif(not (DATA / "mnist").is_dir(), reason=f"no MNIST in {DATA} (IL2O_DATA names another folder)")

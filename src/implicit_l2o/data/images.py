@@ -119,7 +119,8 @@ def load_mnist(
     if split not in SPLITS:
         raise ValueError(f"MNIST has the splits 'train' and 'test'; got split={split!r}.")
     cache = _cache_folder() if cache is None else Path(cache)
-    source = _download(_mnist_name(split), cache, progress) if folder is None else find_mnist(folder, split)
+    name = f"mnist/{split}-00000-of-00001.parquet"
+    source = _download(name, cache, progress) if folder is None else _find(Path(folder), name)
 
     stat = source.stat()
     key = hashlib.sha256(f"{source.resolve()} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()[:16]
@@ -143,25 +144,15 @@ def _cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "implicit_l2o"
 
 
-def find_mnist(folder: str | Path, split: Split) -> Path:
-    """MNIST's parquet file in a folder, by its name alone; see `load_mnist`.
-
-    Raises:
-        FileNotFoundError: it is not there; the message says what is needed.
-    """
-    name = _mnist_name(split)
+def _find(folder: Path, name: str) -> Path:
     # The folder above `mnist/` is the documented one; the folder `mnist/` itself is what people also name.
-    for path in (Path(folder, name), Path(folder, Path(name).name)):
+    for path in (folder / name, folder / Path(name).name):
         if path.is_file():
             return path
     raise FileNotFoundError(
         f"MNIST: no {name} in {folder}. The folder must hold it (public hub, ylecun/mnist); without a "
         "folder it is downloaded."
     )
-
-
-def _mnist_name(split: Split) -> str:
-    return f"mnist/{split}-00000-of-00001.parquet"
 
 
 @contextmanager

@@ -1,14 +1,14 @@
 """The digit images: scikit-learn's, which need no download, and MNIST."""
 
+import errno
 import sys
-from pathlib import Path
 from typing import Literal, final
 
 import numpy as np
 from sklearn.model_selection import train_test_split
 from torch.utils.data import TensorDataset
 
-from implicit_l2o.data.images import LabelledImages, find_mnist, load_digits, load_mnist
+from implicit_l2o.data.images import LabelledImages, load_digits, load_mnist
 from implicit_l2o.training.data import AbstractData, Splits
 
 _DIGITS_HELD_OUT, _MNIST_HELD_OUT = 300, 5000
@@ -54,9 +54,6 @@ class MnistData(AbstractData):
         evaluation_batch: images at once without training.
         workers: processes that fetch batches.
         seed: of the split and of the order; None takes the run's.
-
-    Raises:
-        FileNotFoundError: the folder does not hold them.
     """
 
     def __init__(
@@ -70,15 +67,20 @@ class MnistData(AbstractData):
     ) -> None:
         super().__init__(batch_size=batch_size, evaluation_batch=evaluation_batch, workers=workers, seed=seed)
         self.folder = folder
-        if folder is not None:
-            self._check(Path(folder))
 
     def prepare_data(self) -> None:
-        """Download and decode, on one process."""
+        """Download and decode, on one process.
+
+        Raises:
+            OSError: the folder does not hold the files, one is broken, or they could not be downloaded.
+        """
         try:
             self._images("train"), self._images("test")
-        except (ConnectionError, ValueError) as error:
-            raise OSError(f"data.init_args.folder={self.folder}: {error}") from error
+        except ConnectionError as error:
+            raise ConnectionError(f"{error} The key is data.init_args.folder") from error
+        except (FileNotFoundError, ValueError) as error:
+            # With the folder as its file name: the command then names the key that holds it.
+            raise OSError(errno.ENOENT, str(error).rstrip("."), self.folder) from error
 
     def load(self) -> Splits:
         """Intensities in [0, 1] and labels."""
@@ -90,13 +92,6 @@ class MnistData(AbstractData):
 
     def _images(self, split: Literal["train", "test"]) -> LabelledImages:
         return load_mnist(self.folder, split=split, progress=sys.stderr.isatty())
-
-    @staticmethod
-    def _check(folder: Path) -> None:
-        try:
-            find_mnist(folder, "train"), find_mnist(folder, "test")
-        except FileNotFoundError as error:
-            raise FileNotFoundError(f"data.init_args.folder={folder}: {error}") from error
 
 
 def _split(images: LabelledImages, index: np.ndarray, held_out: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
