@@ -1,13 +1,20 @@
-"""The `il2o` command."""
+"""The `il2o` command: which words it knows, and what each of them starts."""
 
 import argparse
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
 _INTERRUPTED = 130  # what a shell reports of a process that ended by Ctrl-C
+_LIGHTNING = {
+    "fit": "train only; `run` does everything",
+    "validate": "the metrics on the validation data",
+    "test": "the metrics on the test data",
+    "predict": "answers and certificates on the test data, in predictions.npz",
+}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -23,18 +30,76 @@ def parser() -> argparse.ArgumentParser:
     top = _Parser(prog="il2o", description="Learning to optimize with implicit networks.", allow_abbrev=False)
     top.add_argument("--version", action="version", version=f"il2o {version('implicit_l2o')}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
+    _add_run(commands)
+    _add_report(commands)
+    _add_list(commands)
+    _add_certify(commands)
+    _add_demo(commands)
+    for name, text in _LIGHTNING.items():
+        command = commands.add_parser(name, help=text, add_help=False, allow_abbrev=False)
+        command.set_defaults(parser=command, call=_lightning)
+    return top
+
+
+def _add_run(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    run = commands.add_parser(
+        "run",
+        help="train, test, certify, compare and report one experiment",
+        description="Train by CONFIG, test with the best validation checkpoint, calibrate the certificates, compare with "
+        "the baselines, and write the run folder with its report. Any key of the configuration can be set after it, "
+        "as --trainer.max_epochs 5; --print_config shows them all.",
+        usage="il2o run CONFIG [CONFIG ...] [--seeds 0,1,2] [--folder DIR] [--ckpt_path last] [--overwrite] [--KEY VALUE ...]",
+        allow_abbrev=False,
+    )
+    run.add_argument("config", nargs="+", metavar="CONFIG", help="YAML file, or the name of one that `il2o list` shows")
+    run.add_argument("--seeds", type=_seeds, metavar="0,1,2", help="one run a seed, and a summary over them")
+    run.add_argument("--folder", type=Path, metavar="DIR", help="for the run's files (default: runs/NAME)")
+    run.add_argument("--ckpt_path", metavar="last", help="go on with an interrupted run: last, best or a file")
+    run.add_argument("--overwrite", action="store_true", help="replace an earlier run in the folder")
+    run.add_argument("--quiet", action="store_true", help="no progress bars")
+    run.set_defaults(parser=run, call=_run)
+
+
+def _add_report(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    report = commands.add_parser("report", help="build the report of a run again", allow_abbrev=False)
+    report.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
+    report.set_defaults(parser=report, call=_report)
+
+
+def _add_list(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    listing = commands.add_parser("list", help="applications and experiments, one line each", allow_abbrev=False)
+    listing.set_defaults(parser=listing, call=_list)
+
+
+def _add_certify(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    certify = commands.add_parser(
+        "certify",
+        help="run a trained model on new data, with a certificate for each sample",
+        description="Writes predictions.npz and certificates.json. The exit status is 0 only when no sample fails, "
+        "1 when one does.",
+        allow_abbrev=False,
+    )
+    certify.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
+    certify.add_argument("--data", type=Path, required=True, metavar="FILE", help=".npz, .parquet, .h5 or .csv")
+    certify.add_argument("--array", metavar="NAME", help="which array of the file holds the inputs")
+    certify.add_argument("--out", type=Path, metavar="DIR", help="default: RUN/certified/NAME-OF-FILE")
+    certify.add_argument("--batch_size", type=int, default=500, metavar="N", help="samples at once (default: 500)")
+    certify.add_argument("--quiet", action="store_true", help="no progress bar")
+    certify.set_defaults(parser=certify, call=_certify)
+
+
+def _add_demo(commands: "argparse._SubParsersAction[_Parser]") -> None:
     demo = commands.add_parser(
         "demo",
         help="train the two first models and draw what they do",
-        description="Learn shortest paths from solutions, and read handwritten digits; about a minute on two cores. "
-        "Prints a table and writes OUT/summary.json and figures.",
+        description="Two runs, each with its report: learn shortest paths from solutions, and read handwritten digits; "
+        "about a minute on two cores. Prints a table and writes OUT/summary.json.",
         allow_abbrev=False,
     )
     demo.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the results, made if absent")
     demo.add_argument("--seed", type=_seed, default=0, metavar="N", help="of data, weights and batches (default: 0)")
     demo.add_argument("--quiet", action="store_true", help="no progress bars")
-    demo.set_defaults(parser=demo)
-    return top
+    demo.set_defaults(parser=demo, call=_demo)
 
 
 def _seed(text: str) -> int:
@@ -48,6 +113,14 @@ def _seed(text: str) -> int:
     return seed
 
 
+def _seeds(text: str) -> list[int]:
+    """Seeds separated by commas, each once."""
+    seeds = [_seed(part.strip()) for part in text.split(",")]
+    if len(set(seeds)) < len(seeds):
+        raise argparse.ArgumentTypeError(f"each seed once is needed; got {text}")
+    return seeds
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status.
 
@@ -55,32 +128,120 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: without the program's name; None takes those of the process.
     """
     options, unknown = parser().parse_known_args(arguments)
-    if unknown:  # said by the command's own parser: argparse would leave it to the top one, which has other options
+    takes_more = options.call in (_run, _lightning)
+    if unknown and not takes_more:  # said by the command's own parser: argparse would leave it to the top one
         usage = " ".join(options.parser.format_usage().split())
         options.parser.error(f"unknown: {' '.join(unknown)}; {usage}")
+    options.more = unknown
+    _see_working_directory()
     try:
-        return _demo(options)
+        return _guarded(options.call, options)
     except KeyboardInterrupt:
         print("\nil2o: interrupted.", file=sys.stderr)
         return _INTERRUPTED
 
 
-def _demo(options: argparse.Namespace) -> int:
-    # Here and not above: Lightning and matplotlib take seconds, for which `il2o --help` does not wait.
-    from implicit_l2o.applications.demo import demo, table
+def _see_working_directory() -> None:
+    """A configuration may name classes of a file beside it: `class_path: my_file.MyTask`."""
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.insert(0, here)
 
+
+def _guarded(call: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
+    """Say in one line what the user can mend."""
+    command = f"il2o {options.command}"
     try:
-        summary = demo(options.out, options.seed, progress=not options.quiet)
+        return call(options)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("implicit_l2o"):
             raise
-        print(f"il2o demo needs {error.name}: pip install 'implicit_l2o[train]'.", file=sys.stderr)
+        print(f"{command} needs {error.name}: pip install 'implicit_l2o[train]'.", file=sys.stderr)
         return 1
-    except OSError as error:
-        print(
-            f"il2o demo: cannot write to {error.filename or options.out}: {error.strerror or error}.", file=sys.stderr
-        )
-        return 1
-    print(table(summary))
-    print("\nWritten:", *(f"  {path}" for path in (options.out / "summary.json", *summary["figures"])), sep="\n")
+    except (OSError, ValueError, FloatingPointError) as error:
+        if isinstance(error, ValueError) and not _for_the_user(error):
+            raise
+        print(f"{command}: {_one_line(error)}", file=sys.stderr)
+        return 2 if isinstance(error, ValueError) else 1
+
+
+def _for_the_user(error: ValueError) -> bool:
+    from implicit_l2o.experiment.errors import ConfigurationError
+
+    return isinstance(error, ConfigurationError)
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"cannot use {error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."
+    return " ".join(str(error).split())
+
+
+# The modules below take seconds to import, for which `il2o --help` does not wait.
+
+
+def _run(options: argparse.Namespace) -> int:
+    from implicit_l2o.experiment import Options, find_experiment, run, table
+
+    asked = Options(
+        config=[find_experiment(name) for name in options.config],
+        overrides=options.more,
+        seeds=options.seeds,
+        folder=options.folder,
+        checkpoint=options.ckpt_path,
+        overwrite=options.overwrite,
+        progress=not options.quiet,
+    )
+    folder, results = run(asked)
+    if results and results[0]:
+        print(table(results))
+        print(f"\nreport: {folder.report}")
     return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from implicit_l2o.experiment import rebuild
+
+    print(rebuild(options.run))
+    return 0
+
+
+def _list(options: argparse.Namespace) -> int:
+    from implicit_l2o.experiment.catalogue import listing
+
+    print(listing())
+    return 0
+
+
+def _certify(options: argparse.Namespace) -> int:
+    from implicit_l2o.experiment import certify
+
+    failing = certify(
+        options.run,
+        options.data,
+        array=options.array,
+        out=options.out,
+        batch_size=options.batch_size,
+        progress=not options.quiet,
+    )
+    return 1 if failing else 0
+
+
+def _lightning(options: argparse.Namespace) -> int:
+    from implicit_l2o.experiment import ExperimentCLI
+
+    ExperimentCLI([options.command, *options.more], run=True)
+    return 0
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from implicit_l2o.applications.demo import demo, table
+
+    summary = demo(options.out, options.seed, progress=not options.quiet)
+    print(table(summary))
+    print("\nWritten:", *(f"  {path}" for path in (options.out / "summary.json", *summary["reports"])), sep="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

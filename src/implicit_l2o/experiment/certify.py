@@ -10,7 +10,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 import implicit_l2o as il2o
-from implicit_l2o.data.tables import read_inputs
 from implicit_l2o.experiment.config import load_model
 from implicit_l2o.experiment.folder import RunFolder
 from implicit_l2o.experiment.results import certificate_record, plain, write_predictions
@@ -70,6 +69,8 @@ def certify(
     task = load_task(run)
     if task.inputs is None:
         raise ValueError(f"{run} does not say what its inputs look like; train it again.")
+    from implicit_l2o.data.tables import read_inputs
+
     shape, dtype = task.inputs
     d = read_inputs(data, name=array, shape=shape, dtype=dtype)
     parts = list(_examined(task, d, batch_size, progress))

@@ -1,4 +1,4 @@
-"""Statistics over seeds, the description of the machine, and JSON files that are never half written."""
+"""Statistics over seeds, the description of the machine, and files that are never half written."""
 
 import json
 import math
@@ -71,8 +71,22 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     Raises:
         ValueError: the content has a NaN or an infinity, which JSON does not know.
     """
-    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file (UTF-8) whole or not at all: under another name first, then renamed. Makes its folder.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from implicit_l2o.report import write_text
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_text(Path(folder) / "new" / "note.txt", "whole")
+        ...     print((Path(folder) / "new" / "note.txt").read_text())
+        whole
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
+    partial.write_text(text, encoding="utf-8", newline="\n")
     os.replace(partial, path)

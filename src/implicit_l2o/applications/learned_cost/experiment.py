@@ -70,13 +70,13 @@ class Trained:
 
     Attributes:
         model: with the weights of the best epoch.
-        history: of its training, one dictionary an epoch.
+        validation_error: the smallest decision error of its epochs on the validation data.
         learning_rate: the one chosen.
         seconds: of this training alone.
     """
 
     model: nn.Module
-    history: list[dict[str, float]]
+    validation_error: float
     learning_rate: float
     seconds: float
 
@@ -122,11 +122,15 @@ def train(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = make().to(splits.train.decisions.dtype)
-        learner = ObservedDecisions(model, learning_rate=rate)
-        data = DecisionData(splits.train, splits.validation, batch_size=recipe.batch_size, seed=seed)
-        fit(learner, data, epochs=recipe.epochs, progress=label is not None, label=f"{label}, rate {rate:g}")
-        trials.append(Trained(model, learner.history, rate, time.perf_counter() - start))
-    return min(trials, key=lambda trial: min(epoch[ObservedDecisions.METRIC] for epoch in trial.history))
+        learner = ObservedDecisions(model, contexts=splits.train.contexts.shape[1], learning_rate=rate)
+        data = DecisionData(
+            splits.train, splits.validation, splits.test, batch_size=recipe.batch_size, seed=seed
+        )
+        label_of_rate = f"{label}, rate {rate:g}"
+        training = fit(learner, data, epochs=recipe.epochs, progress=label is not None, label=label_of_rate)
+        error = min(epoch[f"val/{ObservedDecisions.METRIC}"] for epoch in training.history)
+        trials.append(Trained(model, error, rate, time.perf_counter() - start))
+    return min(trials, key=lambda trial: trial.validation_error)
 
 
 def measure(task: DecisionTask, part: Decisions, decided: Float[Tensor, "N n"], mean: Tensor) -> dict[str, float]:
@@ -190,7 +194,7 @@ def experiment(
                 "parameters": count(chosen.model),
                 "learning_rate": chosen.learning_rate,
                 "seconds": chosen.seconds,
-                "validation_error": min(epoch[ObservedDecisions.METRIC] for epoch in chosen.history),
+                "validation_error": chosen.validation_error,
             }
         mean = splits.train.decisions.mean(0)
         for method, model in trained.items():

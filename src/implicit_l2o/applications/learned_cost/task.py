@@ -1,18 +1,18 @@
 """Training from observed decisions alone: the hidden cost never enters, not even to choose the epoch."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import lightning.pytorch as pl
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import TensorDataset
+from torchmetrics import Metric
 
 import implicit_l2o as il2o
 from implicit_l2o.applications.learned_cost.model import SOLVER, DecisionModel
 from implicit_l2o.data.decisions import Decisions
-from implicit_l2o.training import AbstractTask
+from implicit_l2o.training import AbstractData, AbstractTask, Optimization, Splits
 
 
 def _relaxed(tolerance: float, max_steps: int) -> il2o.KrasnoselskiiMann:
@@ -42,29 +42,26 @@ class Recipe:
     learning_rates: tuple[float, ...] = (1e-2,)
 
 
-class DecisionData(pl.LightningDataModule):
-    """Loaders over observations `(context, totals, decision)`.
+class DecisionData(AbstractData):
+    """Batches of `(contexts with totals, decision)`.
 
     Args:
         train: training observations.
         validation: validation observations, one batch.
+        test: test observations.
         batch_size: of the training loader.
         seed: of the order of the training data.
     """
 
-    def __init__(self, train: Decisions, validation: Decisions, *, batch_size: int, seed: int) -> None:
-        super().__init__()
-        self.train, self.validation = train, validation
-        self.batch_size = batch_size
-        self._order = torch.Generator().manual_seed(seed)
+    def __init__(
+        self, train: Decisions, validation: Decisions, test: Decisions, *, batch_size: int, seed: int
+    ) -> None:
+        super().__init__(batch_size=batch_size, evaluation_batch=len(validation), seed=seed)
+        self._parts = (train, validation, test)
 
-    def train_dataloader(self) -> DataLoader:
-        """Shuffled."""
-        return DataLoader(_tensors(self.train), self.batch_size, shuffle=True, generator=self._order)
-
-    def val_dataloader(self) -> DataLoader:
-        """All at once."""
-        return DataLoader(_tensors(self.validation), len(self.validation))
+    def load(self) -> Splits:
+        """The given observations."""
+        return Splits(*(TensorDataset(_inputs(part), part.decisions) for part in self._parts))
 
 
 class ObservedDecisions(AbstractTask):
@@ -72,25 +69,57 @@ class ObservedDecisions(AbstractTask):
 
     Args:
         model: `DecisionModel`, solved loosely in training and to 1e-4 in validation, or a network that predicts decisions.
+        contexts: length of a context: the inputs are contexts and totals, one after the other.
         learning_rate: at the start of the cosine.
     """
 
     METRIC = "decision error"
 
-    def __init__(self, model: nn.Module, *, learning_rate: float) -> None:
-        super().__init__(model, monitor=self.METRIC, learning_rate=learning_rate)
+    def __init__(self, model: nn.Module, *, contexts: int, learning_rate: float) -> None:
+        super().__init__(model, optimization=Optimization(learning_rate=learning_rate))
+        self.contexts = contexts
 
-    def loss(self, batch: list[Tensor]) -> Tensor:
+    def infer(self, d: Float[Tensor, "B inputs"]) -> il2o.Inference:
+        """The decisions, to 1e-6."""
+        return self._infer(d, SOLVER)
+
+    def training_inference(self, d: Float[Tensor, "B inputs"]) -> il2o.Inference:
+        """The decisions, loosely in training and to 1e-4 in validation."""
+        return self._infer(d, TRAINING_SOLVER if self.training else VALIDATION_SOLVER)
+
+    def loss(self, inference: il2o.Inference, batch: Sequence[Tensor]) -> Tensor:
         """The mean squared distance on a batch."""
-        contexts, totals, observed = batch
-        decided = decide(self.model, contexts, totals, solver=TRAINING_SOLVER)
-        return (decided - observed).square().sum(-1).mean()
+        return (inference.x - batch[1]).square().sum(-1).mean()
 
-    def metrics(self, batch: list[Tensor]) -> Mapping[str, float]:
+    def metrics(self) -> Mapping[str, Metric]:
         """The relative decision error."""
-        contexts, totals, observed = batch
-        decided = decide(self.model, contexts, totals, solver=VALIDATION_SOLVER)
-        return {self.METRIC: decision_error(decided, observed)}
+        return {self.METRIC: RelativeError()}
+
+    def _infer(self, d: Tensor, solver: il2o.AbstractFixedPointSolver) -> il2o.Inference:
+        contexts, totals = d[:, : self.contexts], d[:, self.contexts :]
+        if isinstance(self.model, DecisionModel):
+            return il2o.Inference.of(self.model(contexts, totals, solver=solver), data=d)
+        return il2o.Inference(x=self.model(contexts, totals), data=d)
+
+
+class RelativeError(Metric):
+    """`|X - X*| / |X*|`, Frobenius norms over the data set."""
+
+    higher_is_better = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("difference", "size"):
+            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, decided: Tensor, observed: Tensor) -> None:
+        """Add a batch."""
+        self.difference = self.difference + (decided - observed).double().square().sum()
+        self.size = self.size + observed.double().square().sum()
+
+    def compute(self) -> Tensor:
+        """The ratio so far."""
+        return (self.difference / self.size).sqrt()
 
 
 def decide(
@@ -111,5 +140,5 @@ def decision_error(decided: Float[Tensor, "B n"], observed: Float[Tensor, "B n"]
     return float((decided - observed).norm() / observed.norm())
 
 
-def _tensors(part: Decisions) -> TensorDataset:
-    return TensorDataset(part.contexts, part.totals, part.decisions)
+def _inputs(part: Decisions) -> Tensor:
+    return torch.cat([part.contexts, part.totals], dim=1)
