@@ -27,7 +27,7 @@ from implicit_l2o.experiment.evaluate import score
 from implicit_l2o.training import AbstractData, Constant, Splits, Trained, fit, step_memory
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
-DATA = Path(os.environ.get("IL2O_DATA", Path(__file__).parents[3] / "shared" / "data"))
+DATA = Path(os.environ.get("IL2O_DATA", Path(__file__).parents[3] / "shared" / "data")) / "mnist"
 SMALL = Architecture(side=5, channels=4, pool=1, contraction=0.9)  # a latent of 100 numbers: exact Jacobians
 
 
@@ -349,7 +349,7 @@ def test_a_broken_mnist_file_names_the_folder(tmp_path: Path, monkeypatch: pytes
     assert error.value.filename == str(tmp_path)
 
 
-@pytest.mark.skipif(not (DATA / "mnist").is_dir(), reason=f"no MNIST in {DATA} (IL2O_DATA names another folder)")
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"no MNIST in {DATA} (IL2O_DATA names another folder)")
 def test_mnist_has_its_splits_and_the_papers_size() -> None:
     data = MnistData(folder=str(DATA), seed=0)
     splits = data.splits

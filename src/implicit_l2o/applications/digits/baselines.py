@@ -12,9 +12,7 @@ from torch.utils.data import TensorDataset
 from tqdm import tqdm
 
 import implicit_l2o as il2o
-from implicit_l2o.training.baselines import AbstractBaseline
-from implicit_l2o.training.data import AbstractData
-from implicit_l2o.training.task import AbstractTask
+from implicit_l2o.training import AbstractBaseline, AbstractData, AbstractTask
 
 
 @final

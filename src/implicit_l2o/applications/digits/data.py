@@ -9,7 +9,7 @@ from sklearn.model_selection import train_test_split
 from torch.utils.data import TensorDataset
 
 from implicit_l2o.data.images import LabelledImages, load_digits, load_mnist
-from implicit_l2o.training.data import AbstractData, Splits
+from implicit_l2o.training import AbstractData, Splits
 
 _DIGITS_HELD_OUT, _MNIST_HELD_OUT = 300, 5000
 
@@ -97,4 +97,4 @@ class MnistData(AbstractData):
 def _split(images: LabelledImages, index: np.ndarray, held_out: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """The rest, and `held_out` of the images in `index` with the same shares of classes."""
     rest, out = train_test_split(index, test_size=held_out, stratify=images.labels[index], random_state=seed)
-    return rest, out
+    return np.asarray(rest), np.asarray(out)

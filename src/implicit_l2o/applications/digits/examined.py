@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 import implicit_l2o as il2o
-from implicit_l2o.training.task import Samples
+from implicit_l2o.training import Samples
 
 _SEED = 0  # of the strangers: the same noise in every run
 

@@ -1,6 +1,6 @@
 """The one metric of the digits that torchmetrics lacks."""
 
-from typing import ClassVar, final
+from typing import final
 
 import torch
 import torch.nn.functional as F
@@ -22,9 +22,9 @@ class CrossEntropy(Metric):
         tensor(0.6931)
     """
 
-    is_differentiable: ClassVar[bool] = True
-    higher_is_better: ClassVar[bool] = False
-    full_state_update: ClassVar[bool] = False
+    is_differentiable = True
+    higher_is_better = False
+    full_state_update = False
 
     total: Tensor
     count: Tensor

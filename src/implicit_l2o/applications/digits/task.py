@@ -18,8 +18,7 @@ from implicit_l2o.applications.digits.examined import Examined, strangers
 from implicit_l2o.applications.digits.figures import certificate_gallery, draw_digit, label_shares
 from implicit_l2o.applications.digits.metrics import CrossEntropy
 from implicit_l2o.applications.digits.model import CLASSES, DIGITS, TOLERANCE, Architecture, ImplicitClassifier
-from implicit_l2o.training.data import Splits
-from implicit_l2o.training.task import About, AbstractTask, Optimization, Samples
+from implicit_l2o.training import About, AbstractTask, Optimization, Samples, Splits
 
 _REFERENCES = 10_000  # training images that the latent distance is fitted to, at most
 _STRANGERS = 300  # images of each kind that the training never saw, at most
@@ -199,8 +198,14 @@ class DigitsTask(AbstractTask):
         examined = {"test": Examined.of(samples, images, labels)}
         for kind, strange in strangers(images[:_STRANGERS]).items():
             found = self.examine(strange.to(self.device))
-            cpu = {name: found[name].cpu() for name in ("answer", "values", "labels", "worst")}
-            examined[kind] = Examined.of(Samples(names=samples.names, **cpu), strange)
+            part = Samples(
+                answer=found["answer"].cpu(),
+                values=found["values"].cpu(),
+                labels=found["labels"].cpu(),
+                worst=found["worst"].cpu(),
+                names=samples.names,
+            )
+            examined[kind] = Examined.of(part, strange)
         return examined
 
 
