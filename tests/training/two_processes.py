@@ -27,6 +27,7 @@ from implicit_l2o.training import (
     AbstractTask,
     Calibration,
     CollectSamples,
+    GradientCosine,
     Optimization,
     PredictionWriter,
     SolverStatistics,
@@ -149,7 +150,7 @@ def train(processes: int, folder: Path, backward: il2o.AbstractBackward, *, dtyp
     """Two epochs, the calibration, the test and the prediction."""
     torch.manual_seed(2)
     task, data, recorder, collected = Task(backward).to(dtype), Targets(dtype=dtype), Recorder(), CollectSamples()
-    callbacks = [recorder, collected, SolverStatistics(), PredictionWriter()]
+    callbacks = [recorder, collected, SolverStatistics(), GradientCosine(every=4), PredictionWriter()]
     run = trainer(processes, folder, callbacks, max_epochs=2)
     run.fit(task, datamodule=data)
     weights = nn.utils.parameters_to_vector(task.parameters()).detach()
