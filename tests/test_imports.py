@@ -79,12 +79,14 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "report.*": (*PUBLIC, "report.*"),
     "training": ("training.*",),
     "training.*": (*PUBLIC, "training.*"),
+    "experiment": ("experiment.*",),
+    "experiment.*": (*PUBLIC, *TOOLS, "experiment.*"),
     "applications": ("applications.*",),
     # An application sees its own package (added in `allowed`), never another application.
     "applications.*": (*PUBLIC, "testing", *TOOLS),
     # The demonstration runs all of them.
-    "applications.demo": (*PUBLIC, "training", "report", "applications", "applications.*"),
-    "cli": (*PUBLIC, "applications", "applications.*", *TOOLS),
+    "applications.demo": (*PUBLIC, "report", "experiment"),
+    "cli": (*PUBLIC, "applications", "applications.*", "experiment", "experiment.*", *TOOLS),
 }
 
 # At module level the core and what is built on it import these alone; everything else is imported where it is used.

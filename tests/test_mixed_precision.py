@@ -146,6 +146,7 @@ def test_a_layers_backward_inside_autocast_is_the_one_outside(mode: il2o.Abstrac
     torch.testing.assert_close(outside, full, rtol=0.1, atol=0.1)  # the encoder alone is rounded
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # PyTorch's own, on the first use
 def test_forward_mode_still_passes() -> None:
     A = 0.5 * torch.eye(3)
     quiet_solver = il2o.KrasnoselskiiMann(il2o.Stopping(atol=1.0))

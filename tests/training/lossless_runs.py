@@ -1,6 +1,6 @@
 """Trainings that are killed, interrupted and resumed, each in its own process; `test_resume.py` looks at what they left.
 
-    python lossless_runs.py FOLDER
+    python lossless_runs.py FOLDER [NAME OF A RUN ...]
 
 imports Lightning once and forks a process a run.
 """
@@ -9,7 +9,9 @@ import json
 import os
 import random
 import signal
+import socket
 import sys
+import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +26,7 @@ from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, Learn
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from implicit_l2o.training import AtomicCheckpointIO, Checkpoints, MetricsLogger, RandomState
+from implicit_l2o.training import AtomicCheckpointIO, BoardLogger, Checkpoints, MetricsLogger, RandomState
 from implicit_l2o.training.data import AbstractData, Splits
 
 EPOCHS, STEPS, SAMPLES = 6, 5, 20
@@ -57,13 +59,14 @@ class Task(pl.LightningModule):
         noise = torch.randn(()) + random.gauss(0, 1) + np.random.randn()  # noqa: NPY002
         loss = (self.model(d) - target + 0.1 * noise).square().mean()
         self.event(self)
-        self.log("train/loss", loss, on_step=False, on_epoch=True)
+        self.log("train/loss", loss, on_step=False, on_epoch=True, sync_dist=True)
         self.log("train/step_loss", loss, on_step=True, on_epoch=False)
         return loss
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         d, target = batch
-        self.log("val/loss", (self.model(d) - target + 0.1 * torch.randn(())).square().mean())
+        loss = (self.model(d) - target + 0.1 * torch.randn(())).square().mean()
+        self.log("val/loss", loss, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.AdamW(self.parameters(), lr=0.01)
@@ -78,7 +81,7 @@ class Silent(pl.Callback):
     """Draws where nobody looks."""
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        torch.rand(3)
+        torch.rand(3 + trainer.global_rank)  # each process has states of its own
 
 
 def nothing(task: Task) -> None:
@@ -95,6 +98,7 @@ def train(
     callbacks: tuple[pl.Callback, ...] = (),
     monitor: str = "val/loss",
     minutes: float | None = None,
+    devices: int = 1,
     **options: Any,
 ) -> pl.Trainer:
     pl.seed_everything(3, verbose=False)
@@ -104,7 +108,8 @@ def train(
     trainer = pl.Trainer(
         **({"max_epochs": EPOCHS} | options),
         accelerator="cpu",
-        devices=1,
+        devices=devices,
+        strategy="ddp" if devices > 1 else "auto",
         callbacks=[
             RandomState(),
             Silent(),
@@ -114,7 +119,7 @@ def train(
             Checkpoints(folder / "checkpoints", minutes=minutes),
             *callbacks,
         ],
-        logger=MetricsLogger(folder),
+        logger=[MetricsLogger(folder), BoardLogger(folder)],
         plugins=[AtomicCheckpointIO()],
         log_every_n_steps=2,
         enable_progress_bar=False,
@@ -126,7 +131,8 @@ def train(
     else:
         loader = DataLoader(data(SAMPLES), batch_size=size, shuffle=True)  # the order comes from the global generator
         trainer.fit(task, loader, DataLoader(data(8), batch_size=8), ckpt_path=checkpoint)
-    torch.save(task.state_dict(), folder / "final.pt")
+    if trainer.is_global_zero:
+        torch.save(task.state_dict(), folder / "final.pt")
     return trainer
 
 
@@ -201,6 +207,45 @@ def interrupt_in_validation(folder: Path) -> None:
                 os.kill(os.getpid(), signal.SIGINT)
 
     interrupted(lambda: train(folder, callbacks=(Interrupt(),)))
+
+
+def on_rank(rank: int, action: Callable[[], None]) -> Callable[[], None]:
+    return lambda: action() if int(os.environ["RANK"]) == rank else None
+
+
+def on_two(run: Callable[[Path], Any]) -> Callable[[Path], None]:
+    """The run on two processes that are started as torchrun starts them."""
+
+    def both(folder: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+        os.environ |= {"TORCHELASTIC_RUN_ID": "0", "GROUP_RANK": "0"}
+        child = os.fork()
+        rank = "1" if child == 0 else "0"
+        os.environ |= {"RANK": rank, "LOCAL_RANK": rank}
+        if child == 0:
+            finish(lambda: run(folder))
+        try:
+            run(folder)
+        finally:
+            print("the other process ended with", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+    return both
+
+
+def finish(run: Callable[[], Any]) -> None:
+    """End this process after a run."""
+    code = 1
+    try:
+        run()
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        os._exit(code)
 
 
 # Name of the run: the processes that make it, one after another, in one folder.
@@ -282,6 +327,19 @@ RUNS: dict[str, list[Callable[[Path], Any]]] = {
         ),
         lambda f: train(f, resumable=True, val_check_interval=2, resume=True),
     ],
+    "two processes": [on_two(lambda f: train(f, resumable=True, devices=2))],
+    "two processes, killed": [
+        on_two(lambda f: train(f, resumable=True, devices=2, event=at_step(17, on_rank(1, kill)))),
+        on_two(lambda f: train(f, resumable=True, devices=2, resume=True)),
+    ],
+    "two processes, interrupted": [
+        on_two(
+            lambda f: interrupted(
+                lambda: train(f, resumable=True, devices=2, event=at_step(12, on_rank(1, send(signal.SIGINT))))
+            )
+        ),
+        on_two(lambda f: train(f, resumable=True, devices=2, resume=True)),
+    ],
     "stopped early": [lambda f: train(f, patience=1, monitor="step_count", callbacks=(Worse(),))],
     "stopped early, killed": [
         lambda f: train(f, patience=1, monitor="step_count", callbacks=(Worse(), KillIn("on_train_end", 2 * STEPS))),
@@ -294,7 +352,7 @@ class Worse(pl.Callback):
     """Logs a number that only grows."""
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        pl_module.log("step_count", float(trainer.global_step))
+        pl_module.log("step_count", float(trainer.global_step), sync_dist=True)
 
 
 def kill_after_rename(name: str) -> None:
@@ -308,29 +366,19 @@ def kill_after_rename(name: str) -> None:
     os.replace = replace
 
 
-def main(root: Path) -> None:
+def main(root: Path, names: list[str]) -> None:
     ends: dict[str, list[dict[str, Any]]] = {}
-    for name, processes in RUNS.items():
+    for name in names or RUNS:
         folder = root / name
         folder.mkdir(parents=True)
-        for process in processes:
+        for process in RUNS[name]:
             sys.stdout.flush()
             child = os.fork()
             if child == 0:
-                code = 1
-                try:
-                    with (folder / "output.txt").open("a") as output:
-                        os.dup2(output.fileno(), 1)
-                        os.dup2(output.fileno(), 2)
-                    process(folder)
-                    code = 0
-                except BaseException:
-                    import traceback
-
-                    traceback.print_exc()
-                finally:
-                    sys.stdout.flush()
-                    os._exit(code)
+                with (folder / "output.txt").open("a") as output:
+                    os.dup2(output.fileno(), 1)
+                    os.dup2(output.fileno(), 2)
+                finish(lambda process=process, folder=folder: process(folder))
             code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
             files = sorted(path.name for path in (folder / "checkpoints").glob("*"))
             ends.setdefault(name, []).append({"code": code, "files": files})
@@ -341,4 +389,4 @@ if __name__ == "__main__":
     warnings.simplefilter("error")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning's own affair
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2:])

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
 from implicit_l2o.training import read_checkpoint
@@ -34,6 +35,8 @@ EQUAL = {
     "steps, resumable, interrupted": "steps, resumable",
     "accumulated, interrupted": "accumulated",
     "validated inside, interrupted": "validated inside",
+    "two processes, killed": "two processes",
+    "two processes, interrupted": "two processes",
     "stopped early, killed": "stopped early",
 }
 
@@ -81,9 +84,27 @@ def test_a_resumed_run_ends_as_the_uninterrupted_one(runs: Path, name: str) -> N
     assert (runs / name / "metrics.csv").read_text() == (runs / EQUAL[name] / "metrics.csv").read_text()
 
 
+@pytest.mark.parametrize("name", ["killed in a step", "resumable, interrupted", "two processes, killed"])
+def test_tensorboard_shows_what_the_uninterrupted_run_shows(runs: Path, name: str) -> None:
+    a, b = (events(runs / run) for run in (EQUAL[name], name))
+    assert set(a) == {"epoch", "lr-AdamW", "train/step_loss", "train/loss", "val/loss"}
+    assert a == b
+
+
+def events(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Steps and values by name, as TensorBoard reads them."""
+    accumulator = EventAccumulator(str(folder))
+    accumulator.Reload()
+    names = accumulator.Tags()["scalars"]
+    return {name: [(event.step, event.value) for event in accumulator.Scalars(name)] for name in names}
+
+
 @pytest.mark.parametrize("name", [name for name in EQUAL if "killed" in name])
 def test_the_kill_was_one(runs: Path, name: str) -> None:
-    assert [end["code"] for end in ends(runs, name)[:-1]] == [-9] * (len(ends(runs, name)) - 1)
+    if name.startswith("two processes"):
+        assert "the other process ended with -9" in output(runs, name)
+    else:
+        assert {end["code"] for end in ends(runs, name)[:-1]} == {-9}
 
 
 def test_a_kill_while_writing_left_a_part(runs: Path) -> None:

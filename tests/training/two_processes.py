@@ -22,11 +22,19 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 import implicit_l2o as il2o
-from implicit_l2o.training.data import AbstractData, Splits
-from implicit_l2o.training.distributed import reach_all
-from implicit_l2o.training.prediction import PredictionWriter, gather_samples
+from implicit_l2o.training import (
+    AbstractData,
+    AbstractTask,
+    Calibration,
+    CollectSamples,
+    Optimization,
+    PredictionWriter,
+    SolverStatistics,
+    Splits,
+    gather_samples,
+)
+from implicit_l2o.training.calibrate import calibrate_task
 from implicit_l2o.training.sampler import TrainingSampler
-from implicit_l2o.training.task import AbstractTask, Optimization
 
 PROCESSES = 2
 
@@ -74,7 +82,7 @@ class Task(AbstractTask):
             self.unused = nn.Linear(3, 2)
 
     def loss(self, inference: il2o.Inference, batch: Sequence[Tensor]) -> Tensor:
-        return reach_all((inference.x - batch[1]).square().sum(dim=1).mean(), self)
+        return (inference.x - batch[1]).square().sum(dim=1).mean()
 
     def metrics(self) -> Mapping[str, torchmetrics.Metric]:
         return {
@@ -99,7 +107,7 @@ class Recorder(pl.Callback):
         self.gradients: list[Tensor] = []
         self.samples: list[Tensor] = []
         self.epochs: list[dict[str, float]] = []
-        self.test: list[Mapping[str, Tensor]] = []
+        self.rows: list[int] = []
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -115,9 +123,9 @@ class Recorder(pl.Callback):
         self.epochs.append({name: float(value) for name, value in trainer.callback_metrics.items()})
 
     def on_test_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *args: Any, **options: Any
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.test.append(outputs)
+        self.rows.append(len(batch.index))
 
 
 def trainer(processes: int, folder: Path, callbacks: Sequence[pl.Callback], **options: Any) -> pl.Trainer:
@@ -140,38 +148,24 @@ def trainer(processes: int, folder: Path, callbacks: Sequence[pl.Callback], **op
 def train(processes: int, folder: Path, backward: il2o.AbstractBackward, *, dtype: torch.dtype) -> dict[str, Any]:
     """Two epochs, the calibration, the test and the prediction."""
     torch.manual_seed(2)
-    task, data, recorder = Task(backward).to(dtype), Targets(dtype=dtype), Recorder()
-    run = trainer(processes, folder, [recorder, PredictionWriter()], max_epochs=2)
+    task, data, recorder, collected = Task(backward).to(dtype), Targets(dtype=dtype), Recorder(), CollectSamples()
+    callbacks = [recorder, collected, SolverStatistics(), PredictionWriter()]
+    run = trainer(processes, folder, callbacks, max_epochs=2)
     run.fit(task, datamodule=data)
     weights = nn.utils.parameters_to_vector(task.parameters()).detach()
-    task.set_calibration(calibrated(task, data))
+    calibrate_task(task, data, Calibration(p_pass=0.8, p_warn=0.1, p_fail=0.1))
     run.test(task, datamodule=data, verbose=False)
     test = {name: float(value) for name, value in run.callback_metrics.items()}
-    found = gather_samples({name: torch.cat([part[name] for part in recorder.test]) for name in recorder.test[0]})
     run.predict(task, datamodule=data, return_predictions=False)
     return {
         "gradients": torch.stack(recorder.gradients),
         "weights": weights,
         "epochs": recorder.epochs,
         "test": test,
-        "rows": sum(len(part["index"]) for part in recorder.test),
-        "found": found,
+        "rows": sum(recorder.rows),
+        "found": collected.found,
         "limits": [(c.rule.pass_limit, c.rule.warn_limit) for c in task.all_certificates()],
     }
-
-
-def calibrated(task: Task, data: Targets) -> tuple[il2o.Certificate, ...]:
-    task.eval()
-    parts = [(index, task.examine(batch[0])) for index, batch in data.samples("validation")]
-    found = gather_samples(
-        {
-            "index": torch.cat([index for index, _ in parts]),
-            "residual": torch.cat([part["residual"] for _, part in parts]),
-            "status": torch.cat([part["status"] for _, part in parts]),
-        }
-    )
-    samples = il2o.Inference(x=found["residual"][:, None], residual=found["residual"], status=found["status"])
-    return il2o.calibrate(task.measures(), samples, p_pass=0.8, p_warn=0.1, p_fail=0.1)
 
 
 def fail(processes: int, folder: Path) -> dict[str, Any]:

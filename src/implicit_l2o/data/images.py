@@ -276,6 +276,6 @@ def _download(name: str, cache: Path, progress: bool) -> Path:
     except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
         reason = getattr(error, "reason", error)
         raise ConnectionError(
-            f"MNIST could not be downloaded from {url} ({reason}); give a folder (folder=, --data_dir) that holds {name}."
+            f"MNIST could not be downloaded from {url} ({reason}); give a folder (folder=) that holds {name}."
         ) from error
     return target

@@ -10,7 +10,7 @@ import torch
 from jsonargparse import Namespace
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger
 
 from implicit_l2o.experiment.errors import ConfigurationError, explain
 from implicit_l2o.experiment.folder import RunFolder
@@ -20,6 +20,7 @@ from implicit_l2o.training import (
     AbstractData,
     AbstractTask,
     AtomicCheckpointIO,
+    BoardLogger,
     Calibrate,
     Calibration,
     Checkpoints,
@@ -207,7 +208,7 @@ class ExperimentCLI(LightningCLI):
         """`metrics.csv` always, for the report reads it; the user's loggers, by default TensorBoard."""
         ours: list[Logger] = [MetricsLogger(self.folder.path)]
         if wanted is None or wanted is True:
-            return [*ours, TensorBoardLogger(self.folder.path, name="", version="")]
+            return [*ours, BoardLogger(self.folder.path)]
         return [*ours, *_listed(wanted or None)]
 
     @property

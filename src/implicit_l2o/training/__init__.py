@@ -6,6 +6,7 @@ from implicit_l2o.training.baselines import Trained as Trained
 from implicit_l2o.training.baselines import Untrained as Untrained
 from implicit_l2o.training.baselines import count_parameters as count_parameters
 from implicit_l2o.training.baselines import step_memory as step_memory
+from implicit_l2o.training.board import BoardLogger as BoardLogger
 from implicit_l2o.training.calibrate import Calibrate as Calibrate
 from implicit_l2o.training.calibrate import Calibration as Calibration
 from implicit_l2o.training.callbacks import CollectSamples as CollectSamples

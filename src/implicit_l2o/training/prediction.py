@@ -1,6 +1,5 @@
 """What all processes say of the samples, brought together: in memory, and as one file of predictions."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
@@ -10,6 +9,9 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from implicit_l2o.training.files import replacing
+from implicit_l2o.training.sampler import BatchLoader
 
 
 def gather_samples(samples: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -89,14 +91,12 @@ class PredictionWriter(pl.Callback):
     def on_predict_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the file."""
         folder = Path(trainer.default_root_dir) if self.folder is None else self.folder
-        folder.mkdir(parents=True, exist_ok=True)
         parts = [folder / f"predictions.rank{rank}.npz" for rank in range(trainer.world_size)]
-        own = {name: torch.cat([batch[name] for batch in self._batches]) for name in self._batches[0]}
+        arrays = {name: _array(torch.cat([b[name] for b in self._batches])) for name in self._batches[0]}
         self._batches = []
-        arrays = {name: _array(value) for name, value in own.items()}
-        whole = trainer.limit_predict_batches == 1.0
+        size = _size(trainer)
         if len(parts) == 1:
-            write_arrays(folder / "predictions.npz", _in_order([arrays], whole))
+            write_arrays(folder / "predictions.npz", _in_order([arrays], size))
             return
         try:
             parts[trainer.global_rank].unlink(missing_ok=True)  # of an earlier run
@@ -105,15 +105,23 @@ class PredictionWriter(pl.Callback):
             trainer.strategy.barrier("predictions.parts")
         try:
             if trainer.is_global_zero:
-                write_arrays(folder / "predictions.npz", _in_order([_read(part) for part in parts], whole))
+                write_arrays(folder / "predictions.npz", _in_order([_read(part) for part in parts], size))
                 for part in parts:
                     part.unlink()
         finally:
             trainer.strategy.barrier("predictions")
 
 
-def _in_order(parts: Sequence[Mapping[str, np.ndarray]], whole: bool) -> dict[str, np.ndarray]:
-    """The parts joined and sorted by index; `whole` says that the indices must be 0, 1, 2, ..."""
+def _size(trainer: pl.Trainer) -> int | None:
+    """How many samples there are to predict; None where the trainer stops before their end, or nobody knows."""
+    loader, limit = trainer.predict_dataloaders, trainer.limit_predict_batches
+    if not isinstance(loader, BatchLoader) or not isinstance(limit, float) or limit != 1.0:
+        return None
+    return len(loader.dataset)  # pyright: ignore[reportArgumentType]
+
+
+def _in_order(parts: Sequence[Mapping[str, np.ndarray]], size: int | None) -> dict[str, np.ndarray]:
+    """The parts joined and sorted by index, which must be that of `size` samples; it is kept only where there are gaps."""
     names = list(parts[0])
     if any(set(part) != set(names) for part in parts):
         raise RuntimeError(f"The processes predicted different things: {', '.join(str(sorted(p)) for p in parts)}.")
@@ -124,11 +132,11 @@ def _in_order(parts: Sequence[Mapping[str, np.ndarray]], whole: bool) -> dict[st
     twice = index[1:][index[1:] == index[:-1]]
     if len(twice):
         raise RuntimeError(f"{len(twice)} sample(s) were predicted twice, the first is {twice[0]}.")
-    if np.array_equal(index, np.arange(len(index))):
-        del joined["index"]
-    elif whole:
-        missing = np.setdiff1d(np.arange(index[-1] + 1), index)
+    missing = np.setdiff1d(np.arange(index[-1] + 1 if size is None else size), index)
+    if len(missing) and size is not None:
         raise RuntimeError(f"{len(missing)} sample(s) were not predicted, the first is {missing[0]}.")
+    if not len(missing):
+        del joined["index"]
     return joined
 
 
@@ -155,13 +163,11 @@ def write_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write an `.npz` file, all or nothing: a reader sees the old file or the new one.
 
     Args:
-        file: in a folder that exists.
+        file: its folder is made where it is missing.
         arrays: by name.
+
+    Raises:
+        FileError: the folder cannot be written to, or the disk is full.
     """
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as stream:
-            np.savez(stream, **arrays)  # pyright: ignore[reportArgumentType]
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(file) as stream:
+        np.savez(stream, **arrays)  # pyright: ignore[reportArgumentType]

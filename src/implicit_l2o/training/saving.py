@@ -13,6 +13,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
+from implicit_l2o.training.board import BoardLogger
 from implicit_l2o.training.checkpoint import CheckpointError
 from implicit_l2o.training.logger import MetricsLogger
 from implicit_l2o.training.random_state import of_all_processes
@@ -116,7 +117,7 @@ class Checkpoints(ModelCheckpoint):
                 "or remove it."
             )
         for logger in trainer.loggers:
-            if isinstance(logger, MetricsLogger):
+            if isinstance(logger, MetricsLogger | BoardLogger):
                 logger.rewind(trainer.global_step)
         if fresh:
             self._save(trainer)
@@ -282,17 +283,18 @@ def _begin_next_epoch(trainer: pl.Trainer) -> None:
 
 def _write_metrics(trainer: pl.Trainer) -> None:
     """Put what Lightning is about to log into `metrics.csv` now: a kill after the checkpoint would lose it."""
-    loggers = [logger for logger in trainer.loggers if isinstance(logger, MetricsLogger)]
     connector = trainer._logger_connector
     epoch_ends = connector._first_loop_iter is None
     if trainer.global_step and (epoch_ends or connector.should_update_logs):
         metrics = {name: float(value) for name, value in connector.metrics["log"].items() if name != "step"}
         if metrics:
             step = trainer.fit_loop.epoch_loop._batches_that_stepped - (1 if epoch_ends else 0)
-            for logger in loggers:
-                logger.log_metrics({"epoch": trainer.current_epoch, **metrics}, step=step)
-    for logger in loggers:
-        logger.flush()
+            for logger in trainer.loggers:
+                if isinstance(logger, MetricsLogger):  # what it is told twice it writes once
+                    logger.log_metrics({"epoch": trainer.current_epoch, **metrics}, step=step)
+    for logger in trainer.loggers:
+        if isinstance(logger, MetricsLogger | BoardLogger):
+            logger.flush()
 
 
 def _means(trainer: pl.Trainer) -> dict[str, Any]:

@@ -309,7 +309,9 @@ class AbstractTask(pl.LightningModule):
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(_VALIDATION_SEED + batch_idx)
             inference = self._observed(self.training_inference(batch[0]))
-        self.log("val/loss", self.loss(inference, batch), batch_size=len(batch[0]), sync_dist=True)
+        # A float: of integers Lightning rounds the mean over the processes down, and the loss would be too large.
+        size: Any = float(len(batch[0]))
+        self.log("val/loss", self.loss(inference, batch), batch_size=size, sync_dist=True)
         if type(self).training_inference is not AbstractTask.training_inference:
             inference = self.infer(batch[0])
         self.update(self._collection("val"), inference, batch)

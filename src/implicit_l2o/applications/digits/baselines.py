@@ -1,43 +1,58 @@
-"""What the implicit network is compared with: its explicit twin, logistic regression, and the most frequent class."""
+"""What the implicit network is compared with besides other networks: logistic regression on the pixels."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, final
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
+import torch
+from sklearn.linear_model import LogisticRegression as SklearnLogisticRegression
+from torch import Tensor
 from torch.utils.data import TensorDataset
+from tqdm import tqdm
 
 import implicit_l2o as il2o
-from implicit_l2o.applications.digits.model import Architecture, ImplicitClassifier
-from implicit_l2o.applications.digits.task import Splits
+from implicit_l2o.training import AbstractBaseline, AbstractData, AbstractTask
 
 
-def explicit_twin(architecture: Architecture, *, seed: int) -> ImplicitClassifier:
-    """The same network with `R` applied once, at `u = 0`, and trained by plain backpropagation: `y = S(R(0, Q(d)))`.
+@final
+class LogisticRegression(AbstractBaseline):
+    """Multinomial logistic regression on the pixels, its regularisation chosen by the accuracy on validation data.
 
-    Example:
-        >>> import torch
-        >>> from implicit_l2o.applications.digits.baselines import explicit_twin
-        >>> from implicit_l2o.applications.digits.model import Architecture
-        >>> explicit_twin(Architecture(), seed=0)(torch.zeros(2, 1, 8, 8)).steps
-        tensor([1, 1])
+    Args:
+        C: inverses of the regularisation's strength to choose from.
+        max_iter: of its optimizer.
+
+    Raises:
+        ValueError: `C` is empty or not positive, or `max_iter` is below 1.
     """
-    # A tolerance of zero asks for exactly max_steps, without a warning that the fixed point was not reached.
-    once = il2o.KrasnoselskiiMann(il2o.Stopping(atol=0.0, rtol=0.0, max_steps=1))
-    return ImplicitClassifier(architecture, seed=seed, solver=once, backward=il2o.Unrolled(1))
 
+    def __init__(self, *, C: Sequence[float] = (0.1, 1.0, 10.0), max_iter: int = 2000) -> None:
+        if not C or min(C) <= 0:
+            raise ValueError(f"LogisticRegression needs positive C to choose from; got C={list(C)}.")
+        if max_iter < 1:
+            raise ValueError(f"LogisticRegression needs max_iter >= 1; got max_iter={max_iter}.")
+        self.C = tuple(C)
+        self.max_iter = max_iter
 
-def logistic_regression_accuracy(splits: Splits) -> float:
-    """Test accuracy of multinomial logistic regression on the pixels, its regularisation chosen on validation data."""
-    (images, labels), (seen, seen_labels), (new, new_labels) = (
-        _flat(part) for part in (splits.train, splits.validation, splits.test)
-    )
-    models = [LogisticRegression(C=C, max_iter=2000).fit(images, labels) for C in (0.1, 1.0, 10.0)]
-    best = max(models, key=lambda model: model.score(seen, seen_labels))
-    return float(best.score(new, new_labels))
+    def prepare(self, task: AbstractTask, data: AbstractData, *, name: str, progress: bool) -> None:
+        """Fit it for every `C`, and keep the best on the validation data."""
+        images, labels = _flat(data.splits.train)
+        seen, seen_labels = _flat(data.splits.validation)
+        models = [
+            SklearnLogisticRegression(C=C, max_iter=self.max_iter).fit(images, labels)
+            for C in tqdm(self.C, name, unit="fit", file=sys.stderr, disable=not progress)
+        ]
+        self._model = max(models, key=lambda model: model.score(seen, seen_labels))
 
+    def infer(self, batch: Sequence[Tensor]) -> il2o.Inference:
+        """The logits."""
+        logits = self._model.decision_function(batch[0].flatten(1).cpu().numpy())
+        return il2o.Inference(x=torch.from_numpy(np.asarray(logits)).to(batch[0].device, batch[0].dtype))
 
-def constant_accuracy(splits: Splits) -> float:
-    """Test accuracy of answering the most frequent training class."""
-    answer = np.bincount(_flat(splits.train)[1]).argmax()
-    return float((_flat(splits.test)[1] == answer).mean())
+    def numbers(self) -> Mapping[str, Any]:
+        """How many numbers it learned, and the chosen regularisation."""
+        return {"parameters": self._model.coef_.size + self._model.intercept_.size, "C": self._model.C}
 
 
 def _flat(data: TensorDataset) -> tuple[np.ndarray, np.ndarray]:

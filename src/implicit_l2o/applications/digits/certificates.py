@@ -8,14 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 import implicit_l2o as il2o
-from implicit_l2o.applications.digits.model import CLASSES, TOLERANCE, ImplicitClassifier, Prediction
-
-
-def inference_of(prediction: Prediction) -> il2o.Inference:
-    """What the measures see: `x` the logits, `z` the latent equilibrium."""
-    return il2o.Inference(
-        x=prediction.logits, z=prediction.latent, status=prediction.status, residual=prediction.residual
-    )
+from implicit_l2o.applications.digits.model import CLASSES
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,37 +127,3 @@ class LatentDistance(il2o.AbstractMeasure):
             raise ValueError(f"'{self.name}' needs the latent equilibrium z.")
         u = inference.z.flatten(1) @ self.whitening.mT
         return torch.linalg.vector_norm(u - self.means[inference.x.argmax(dim=1)], dim=1)
-
-
-def digit_certificates(
-    model: ImplicitClassifier,
-    training: Prediction,
-    training_labels: Int[Tensor, " N"],
-    validation: Prediction,
-) -> tuple[il2o.Certificate, ...]:
-    """The four certificates of a trained classifier.
-
-    Two are proven and have fixed limits: the distance to the equilibrium, and whether that distance could change the
-    label. Two are statistical, calibrated on validation images: 95 % pass, 3 % warn and 2 % fail there, so that about 2 %
-    of new images of the same kind fail each. (On the training images themselves both are too small, for the weights were
-    fitted to them.)
-
-    Args:
-        model: trained, with its default solver: the first certificate passes exactly when `TOLERANCE` is met.
-        training: its predictions on training images, for the latent distance.
-        training_labels: their true classes.
-        validation: its predictions on other images, for the calibration.
-    """
-    gamma = model.architecture.contraction
-    calibrated = il2o.calibrate(
-        [Doubt(), LatentDistance.fit(training.latent, training_labels)],
-        inference_of(validation),
-        p_pass=0.95,
-        p_warn=0.03,
-        p_fail=0.02,
-    )
-    return (
-        il2o.Certificate(il2o.BanachBound(gamma), il2o.Threshold(TOLERANCE / (1 - gamma))),
-        il2o.Certificate(ErrorOverMargin(gamma, model.readout_lipschitz()), il2o.Threshold(1.0)),
-        *calibrated,
-    )

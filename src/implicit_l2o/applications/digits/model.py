@@ -5,8 +5,7 @@ Here the contraction is proven for all weights, and each sample is solved by its
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -49,35 +48,6 @@ class LatentMap:
     def restrict(self, index: Int[Tensor, " k"]) -> "LatentMap":
         """The map of the samples `index` alone: lets the solver drop finished samples."""
         return replace(self, injection=self.injection[index])
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Prediction:
-    """What the classifier says of a batch, and how each sample's solve went.
-
-    Attributes:
-        logits: `(B, 10)`; they carry the gradient of the backward mode.
-        latent: the equilibrium `u*`.
-        status: integers of `Status`.
-        residual: Euclidean `|R(u) - u|` at the returned latent.
-        steps: iterations of the solver.
-    """
-
-    logits: Float[Tensor, "B 10"]
-    latent: Float[Tensor, "B channels side side"]
-    status: Int[Tensor, " B"]
-    residual: Float[Tensor, " B"]
-    steps: Int[Tensor, " B"]
-
-    @property
-    def labels(self) -> Int[Tensor, " B"]:
-        """The most likely class."""
-        return self.logits.argmax(dim=1)
-
-    @staticmethod
-    def concatenate(parts: Sequence["Prediction"]) -> "Prediction":
-        """Join batches."""
-        return Prediction(**{f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(Prediction)})
 
 
 @dataclass(frozen=True)
@@ -137,8 +107,8 @@ class ImplicitClassifier(nn.Module):
         >>> net = ImplicitClassifier(MNIST, seed=0).eval()
         >>> sum(parameter.numel() for parameter in net.parameters())
         35856
-        >>> prediction = net(torch.zeros(2, 1, 28, 28))
-        >>> prediction.logits.shape, [il2o.Status(int(status)).name for status in prediction.status]
+        >>> inference = net(torch.zeros(2, 1, 28, 28))
+        >>> inference.x.shape, [il2o.Status(int(status)).name for status in inference.status]
         (torch.Size([2, 10]), ['CONVERGED', 'CONVERGED'])
     """
 
@@ -184,17 +154,21 @@ class ImplicitClassifier(nn.Module):
         hidden = F.leaky_relu(self.S_convolution(u), _SLOPE)
         return self.S_linear(F.dropout2d(hidden, self.architecture.dropout, self.training).flatten(1))
 
-    def forward(self, images: Float[Tensor, "B 1 side side"]) -> Prediction:
-        """The logits and the equilibrium they were read from, for intensities in [0, 1]."""
+    def forward(self, images: Float[Tensor, "B 1 side side"]) -> il2o.Inference:
+        """The logits `x` and the equilibrium `z` that they were read from, for intensities in [0, 1].
+
+        The logits carry the gradient of the backward mode.
+        """
         latent_map = self.latent_map(images)
         start = torch.zeros_like(latent_map.injection)
         point = il2o.fixed_point(latent_map, start, solver=self.solver, backward=self.backward)
-        return Prediction(
-            logits=self.readout(point.z),
-            latent=point.z,
+        return il2o.Inference(
+            x=self.readout(point.z),
+            z=point.z,
             status=point.status,
             residual=point.residual,
             steps=point.steps,
+            data=images,
         )
 
     @torch.no_grad()

@@ -10,7 +10,7 @@ from typing import Any, final
 import lightning.pytorch as pl
 import torch
 from jaxtyping import Float
-from lightning.fabric.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 

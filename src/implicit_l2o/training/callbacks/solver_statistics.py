@@ -20,7 +20,7 @@ _LATE, _EARLY = 10, 30  # iterations on from the solution, or from the start whe
 
 @final
 class SolverStatistics(pl.Callback):
-    """Logs, over every `every` training steps and all processes, what `task.solve` says of the solves:
+    """Logs what `task.solve` says of the solves, over every `every` training steps and all processes.
 
     - `solver/steps`, `solver/steps_max`: mean and largest number of iterations;
     - `solver/residual`: the largest finite residual at a returned point;

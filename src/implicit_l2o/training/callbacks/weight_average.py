@@ -10,12 +10,12 @@ from torch import Tensor
 
 @final
 class WarmWeightAverage(WeightAveraging):
-    """An exponential average of the weights that starts as a plain mean: `a <- d a + (1 - d) w`, `d = min(decay, t / (t + 5))`.
+    """An exponential average of the weights, `a <- d a + (1 - d) w` with `d = min(decay, t / (t + 5))` in step `t`.
 
-    `t` is the number of optimizer steps, so the start is soon forgotten; the memory is `1 / (1 - decay)` steps. The average
-    is validated, saved as the checkpoint's `state_dict`, and left in the model when the training ends. Buffers are not
-    averaged: they are those of the training, so counters and batch statistics stay what they are. The checkpoint must be a
-    whole one (`save_weights_only=False`), for Lightning asks callbacks for theirs only then.
+    Its memory is `1 / (1 - decay)` steps, less in the beginning, so the start is soon forgotten. The average is validated,
+    saved as the checkpoint's `state_dict`, and left in the model when the training ends. Buffers are not averaged: they are
+    those of the training, so counters and batch statistics stay what they are. The checkpoint must be a whole one
+    (`save_weights_only=False`), for Lightning asks callbacks for theirs only then.
 
     Args:
         decay: in (0, 1).
@@ -40,7 +40,9 @@ class WarmWeightAverage(WeightAveraging):
     def _move(self, average: list[Tensor], weights: list[Tensor], count: Tensor | int) -> None:
         """One step of the average; `count` steps went in before."""
         step = int(count) + 1
-        torch._foreach_lerp_(average, weights, 1 - min(self.decay, step / (step + 5)))
+        new = 1 - min(self.decay, step / (step + 5))
+        for mean, weight in zip(average, weights, strict=True):
+            mean.lerp_(weight, new)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Begin the average; its counter stays on the CPU, where reading it does not wait for the device."""

@@ -1,0 +1,81 @@
+"""TensorBoard's event files in the run folder, continued by a resumed run."""
+
+import os
+from argparse import Namespace
+from contextlib import suppress
+from typing import Any, final
+
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from implicit_l2o.training.files import FileError, reason
+
+
+@final
+class BoardLogger(TensorBoardLogger):
+    """Writes the metrics for TensorBoard (`tensorboard --logdir FOLDER`), besides `MetricsLogger`.
+
+    The events go straight into the folder. A resumed run adds a file that tells TensorBoard to forget what was logged beyond
+    the checkpoint; `Checkpoints` calls `rewind`, and `flush` before it saves. Hyperparameters stand in `config.yaml`.
+
+    Args:
+        folder: where the events go; made where it is missing.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from implicit_l2o.training import BoardLogger
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> logger = BoardLogger(folder.name)
+        >>> logger.log_metrics({"train/loss": 0.5}, step=9)
+        >>> logger.finalize("success")
+        >>> len(list(pathlib.Path(folder.name).glob("events.out.tfevents.*")))
+        1
+        >>> folder.cleanup()
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        super().__init__(save_dir=os.fspath(folder), name="", version="", default_hp_metric=False)
+
+    @rank_zero_only
+    def log_hyperparams(
+        self,
+        params: dict[str, Any] | Namespace,
+        metrics: dict[str, Any] | None = None,
+        step: int | None = None,
+    ) -> None:
+        """Nothing."""
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Nothing: Lightning calls it after every logging, and to wait for the disk each time would cost."""
+
+    @rank_zero_only
+    def flush(self) -> None:
+        """Write all there is.
+
+        Raises:
+            FileError: the events cannot be written.
+        """
+        try:
+            self.experiment.flush()
+        except OSError as error:
+            raise FileError(f"Cannot write TensorBoard's events in {self.log_dir}: {reason(error)}.") from error
+
+    @rank_zero_only
+    def rewind(self, step: int) -> None:
+        """Go on from a checkpoint after `step` steps: what was logged from there on is hidden."""
+        if step > 0:
+            self.experiment.close()
+            self.experiment.purge_step = step  # taken up by the next file
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Write all there is; after a failure only where that is possible, for its own error is the one to show."""
+        if self._experiment is None:
+            return
+        if status == "success":
+            self.flush()
+            self._experiment.close()
+        else:
+            with suppress(OSError):
+                self._experiment.close()
