@@ -66,7 +66,7 @@ def view(browser: Any) -> Iterator[Any]:
     for context in contexts:
         context.close()
     assert said == []
-    assert [url for url in requested if not url.startswith("data:")] == opened
+    assert {url for url in requested if not url.startswith("data:")} == set(opened)
 
 
 def column(page: Any, name: str) -> list[str]:
@@ -222,6 +222,9 @@ def test_ten_thousand_samples_are_quick(view: Any, tmp_path: Path) -> None:
     assert page.locator("#shown").inner_text() == "1 to 25 of 10,000"
     timing = "performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd"
     loads = [page.evaluate(timing)]
+    for _ in range(2):
+        page.reload()
+        loads.append(page.evaluate(timing))
     sort = """(name) => {
         const button = [...document.querySelectorAll('#table thead button')].find((one) => one.textContent === name);
         const start = performance.now();
