@@ -19,6 +19,7 @@ from implicit_l2o.experiment.provenance import provenance
 from implicit_l2o.report import interval, write_json
 from implicit_l2o.report.html import build_report, build_summary
 from implicit_l2o.training import CollectSamples, Samples, count_parameters, interruptible, quiet, step_memory
+from implicit_l2o.training.distributed import part_ways
 
 _OURS = ("config.yaml", "metrics.csv", "checkpoints", "model.ckpt", "results.json", "certificates.json")
 _OURS += ("predictions.npz", "figures", "report.html", "summary.json", "baselines", "seed_*", "events.out.tfevents.*")
@@ -111,8 +112,8 @@ class _Run:
                 self._write(self._results("interrupted"))
                 print(f"\ninterrupted; go on with: {self._command()} --ckpt_path last", file=sys.stderr)
             raise
+        part_ways()  # the baselines are trained and measured by one process
         if not on_first_process():
-            self.trainer.strategy.barrier()
             return {}
         scores, costs = compare(self.task, self.data, self.experiment.baselines, progress=self.options.progress)
         results = self._results("complete")
@@ -121,7 +122,6 @@ class _Run:
         results["labels"] |= {name: name.replace("_", " ") for name in scores}
         self._examined(found, results)
         self._write(results)
-        self.trainer.strategy.barrier()
         return results
 
     def _done_before(self) -> dict[str, Any] | None:
