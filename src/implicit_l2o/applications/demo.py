@@ -1,30 +1,19 @@
-"""The demonstration: shortest paths learned from solutions, and handwritten digits, in one run of about a minute."""
+"""The demonstration: shortest paths learned from solutions, and handwritten digits; two runs of `il2o run`, in about a minute."""
 
 import math
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from implicit_l2o.experiment import Options, find_experiment, run
 from implicit_l2o.report import write_json
-
-# The keys of summary.json; the applications measure more, which their own commands write.
-_KEYS: Mapping[str, tuple[str, ...]] = {
-    "shortest_path": (
-        "regret",
-        "regret_two_stage",
-        "regret_untrained",
-        "regret_floor",
-        "max_constraint_violation",
-        "certificates",
-    ),
-    "digits": ("accuracy_jfb", "accuracy_implicit", "seconds_per_epoch_jfb", "seconds_per_epoch_implicit"),
-}
 
 
 def demo(out: Path, seed: int = 0, *, progress: bool = True) -> dict[str, Any]:
-    """Run both applications, draw their figures, and write `out/summary.json`.
+    """Run both experiments into `out/shortest_path` and `out/digits`, and write `out/summary.json`.
+
+    Earlier runs in these two folders are replaced.
 
     Args:
         out: folder, made if absent.
@@ -32,26 +21,44 @@ def demo(out: Path, seed: int = 0, *, progress: bool = True) -> dict[str, Any]:
         progress: show bars on stderr.
 
     Returns:
-        What `summary.json` holds, and `"figures"`.
+        What `summary.json` holds, and `"reports"`.
 
     Raises:
         OSError: `out` cannot be made or written; found out before anything is trained.
     """
     start = time.perf_counter()
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=out):
-        pass  # a folder that cannot be written is an error now, not after the training
-    # Here and not above: they import Lightning, which takes seconds.
-    from implicit_l2o.applications import digits, shortest_path
-
-    results = {
-        "shortest_path": shortest_path.run(out, seed, progress),
-        "digits": digits.run(out, seed, progress),
+    results = {}
+    for name, experiment in (("shortest_path", "shortest_path_5x5"), ("digits", "digits")):
+        config = [find_experiment(experiment)]
+        options = Options(config, seeds=[seed], folder=out / name, overwrite=True, progress=progress)
+        _, [results[name]] = run(options)
+    summary = {
+        "shortest_path": _shortest_path(results["shortest_path"]),
+        "digits": _digits(results["digits"]),
+        "seconds": time.perf_counter() - start,
     }
-    summary: dict[str, Any] = {task: {key: results[task][key] for key in keys} for task, keys in _KEYS.items()}
-    summary["seconds"] = time.perf_counter() - start
     write_json(out / "summary.json", summary)
-    return summary | {"figures": [path for result in results.values() for path in result["figures"]]}
+    return summary | {"reports": [str(out / name / "report.html") for name in results]}
+
+
+def _shortest_path(results: Mapping[str, Any]) -> dict[str, Any]:
+    regret = {name: scores["regret"] for name, scores in results["test"].items()}
+    return {
+        "regret": regret["model"],
+        **{f"regret_{name}": regret[name] for name in ("two_stage", "untrained", "floor")},
+        "max_constraint_violation": results["extra"]["max_constraint_violation"],
+        "certificates": results["certificates"],
+    }
+
+
+def _digits(results: Mapping[str, Any]) -> dict[str, Any]:
+    test, exact = results["test"], "implicit_gradient"
+    return {
+        "accuracy_jfb": test["model"]["accuracy"],
+        "accuracy_implicit": test[exact]["accuracy"],
+        "seconds_per_epoch_jfb": results["seconds_per_epoch"],
+        "seconds_per_epoch_implicit": results["training"][exact]["seconds_per_epoch"],
+    }
 
 
 def table(summary: Mapping[str, Any]) -> str:

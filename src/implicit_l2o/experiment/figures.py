@@ -16,10 +16,8 @@ from implicit_l2o.report.svg import FOREGROUND, save_svg
 from implicit_l2o.training import AbstractTask, Samples
 
 # Texts and axes of a task's figures, which then follow the page's colours.
-_STYLE: dict[Any, Any] = dict.fromkeys(
-    ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), FOREGROUND
-)
-_STYLE |= {"axes.titlecolor": FOREGROUND, "axes.facecolor": "none", "legend.facecolor": "none"}
+_TEXTS = ("text.color", "axes.edgecolor", "axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color")
+_STYLE: dict[Any, Any] = dict.fromkeys(_TEXTS, FOREGROUND) | {"axes.facecolor": "none", "legend.facecolor": "none"}
 
 
 def draw_examples(folder: RunFolder, task: AbstractTask, samples: Samples) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ from implicit_l2o.experiment.summary import summarise
 from implicit_l2o.report import write_json
 from implicit_l2o.report.html import build_report, build_summary
 from implicit_l2o.training import CollectSamples, Samples, count_parameters, interruptible, quiet, step_memory
+from implicit_l2o.training.distributed import part_ways
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,7 @@ class _Run:
             with quiet(), interruptible(self.trainer):
                 self.trainer.fit(self.task, datamodule=self.data, ckpt_path=checkpoint, weights_only=True)
                 found = self._test()
+            part_ways()  # the baselines are trained and measured by one process
             return self._judge(found) if on_first_process() else {}
         except KeyboardInterrupt:
             self._leave("interrupted", "")
