@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if not folder.exists():
             folder.mkdir()
             command = [sys.executable, str(SCRIPT), str(folder)]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
             assert done.returncode == 0, done.stderr
     return folder
 
@@ -78,6 +78,7 @@ def test_metrics_are_those_of_all_samples(run: str, one: dict[str, Any], two: li
     assert [rank[run]["rows"] for rank in two] == [51, 50]
     logged = {"train/loss", "val/loss", "val/error", "val/hits"}
     solver = {f"solver/{name}" for name in ("steps", "steps_max", "residual", "converged", "contraction")}
+    solver |= {f"solver/gradient_{name}" for name in ("cosine", "norm_ratio")}
     assert set(one[run]["epochs"][1]) >= logged | solver
     assert set(one[run]["test"]) == {"test/error", "test/hits"}
     assert 0 < one[run]["test"]["test/hits"] < 1
@@ -143,6 +144,21 @@ def test_a_run_of_two_processes_goes_on_with_one(two: list[dict[str, Any]], fold
     assert len(seen) == len(whole["samples"]) == 10
     assert all(torch.equal(a, b) for a, b in zip(seen, whole["samples"], strict=True))
     assert relative(second["weights"], whole["weights"]) < 1e-9
+
+
+def test_an_experiment_of_two_processes_is_that_of_one(
+    one: dict[str, Any], two: list[dict[str, Any]], folder: Path, one_folder: Path
+) -> None:
+    found, expected = two[0]["experiment"], one["experiment"]
+    assert two[1]["experiment"] == {}  # only the first compares and writes
+    assert set(found["test"]) == {"model", "constant", "other"}
+    for name, scores in expected["test"].items():
+        assert found["test"][name] == pytest.approx(scores, rel=1e-4)
+    assert {file.name for file in (folder / "experiment").iterdir() if file.name[:6] != "events"} == {
+        file.name for file in (one_folder / "experiment").iterdir() if file.name[:6] != "events"
+    }
+    with np.load(folder / "experiment" / "predictions.npz") as predictions:
+        assert predictions["answer"].shape == (101, 5)
 
 
 def test_samples_are_gathered_from_unequal_parts(two: list[dict[str, Any]]) -> None:

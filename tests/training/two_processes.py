@@ -22,11 +22,13 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 import implicit_l2o as il2o
+from implicit_l2o.experiment.run import Options, run
 from implicit_l2o.training import (
     AbstractData,
     AbstractTask,
     Calibration,
     CollectSamples,
+    GradientCosine,
     Optimization,
     PredictionWriter,
     SolverStatistics,
@@ -42,9 +44,9 @@ PROCESSES = 2
 class Targets(AbstractData):
     """Points of the simplex behind a linear map; 40 to train on, 101 to validate and 101 to test."""
 
-    def __init__(self, *, dtype: torch.dtype = torch.float32, broken: Sequence[int] = (), size: int = 40) -> None:
+    def __init__(self, *, double: bool = False, broken: Sequence[int] = (), size: int = 40) -> None:
         super().__init__(batch_size=8, evaluation_batch=10, seed=1)
-        self.dtype = dtype
+        self.dtype = torch.float64 if double else torch.float32
         self.broken = broken  # training samples whose inputs are not finite
         self.sizes = [size, 101, 101]
 
@@ -145,18 +147,19 @@ def trainer(processes: int, folder: Path, callbacks: Sequence[pl.Callback], **op
     )
 
 
-def train(processes: int, folder: Path, backward: il2o.AbstractBackward, *, dtype: torch.dtype) -> dict[str, Any]:
+def train(processes: int, folder: Path, backward: il2o.AbstractBackward, *, double: bool) -> dict[str, Any]:
     """Two epochs, the calibration, the test and the prediction."""
     torch.manual_seed(2)
-    task, data, recorder, collected = Task(backward).to(dtype), Targets(dtype=dtype), Recorder(), CollectSamples()
-    callbacks = [recorder, collected, SolverStatistics(), PredictionWriter()]
-    run = trainer(processes, folder, callbacks, max_epochs=2)
-    run.fit(task, datamodule=data)
+    task = Task(backward).to(torch.float64 if double else torch.float32)
+    data, recorder, collected = Targets(double=double), Recorder(), CollectSamples()
+    callbacks = [recorder, collected, SolverStatistics(), GradientCosine(every=4), PredictionWriter()]
+    lightning = trainer(processes, folder, callbacks, max_epochs=2)
+    lightning.fit(task, datamodule=data)
     weights = nn.utils.parameters_to_vector(task.parameters()).detach()
     calibrate_task(task, data, Calibration(p_pass=0.8, p_warn=0.1, p_fail=0.1))
-    run.test(task, datamodule=data, verbose=False)
-    test = {name: float(value) for name, value in run.callback_metrics.items()}
-    run.predict(task, datamodule=data, return_predictions=False)
+    lightning.test(task, datamodule=data, verbose=False)
+    test = {name: float(value) for name, value in lightning.callback_metrics.items()}
+    lightning.predict(task, datamodule=data, return_predictions=False)
     return {
         "gradients": torch.stack(recorder.gradients),
         "weights": weights,
@@ -172,9 +175,9 @@ def fail(processes: int, folder: Path) -> dict[str, Any]:
     """An epoch in whose first batch every sample of the second process is broken; a parameter that is never used."""
     torch.manual_seed(2)
     task, recorder = Task(il2o.JFB(), unused=True), Recorder()
-    run = trainer(processes, folder, [recorder], max_epochs=1, limit_val_batches=0)
+    lightning = trainer(processes, folder, [recorder], max_epochs=1, limit_val_batches=0)
     first = next(iter(TrainingSampler(40, 8, seed=1)))
-    run.fit(task, datamodule=Targets(broken=first[4:].tolist()))
+    lightning.fit(task, datamodule=Targets(broken=first[4:].tolist()))
     return {"gradients": torch.stack(recorder.gradients)}
 
 
@@ -183,16 +186,16 @@ def stop(processes: int, folder: Path) -> dict[str, Any]:
     torch.manual_seed(2)
     recorder = Recorder()
     saver = pl.callbacks.ModelCheckpoint(folder, filename="stopped", every_n_train_steps=8)
-    run = trainer(processes, folder, [recorder, saver], max_steps=8, limit_val_batches=0)
-    run.fit(Task(il2o.JFB()).double(), datamodule=Targets(dtype=torch.float64))
+    lightning = trainer(processes, folder, [recorder, saver], max_steps=8, limit_val_batches=0)
+    lightning.fit(Task(il2o.JFB()).double(), datamodule=Targets(double=True))
     return {"samples": recorder.samples}
 
 
 def rest(processes: int, folder: Path) -> dict[str, Any]:
     """An epoch whose last batch has three samples."""
     recorder = Recorder()
-    run = trainer(processes, folder, [recorder], max_epochs=1, limit_val_batches=0)
-    run.fit(Task(il2o.JFB()), datamodule=Targets(size=43))
+    lightning = trainer(processes, folder, [recorder], max_epochs=1, limit_val_batches=0)
+    lightning.fit(Task(il2o.JFB()), datamodule=Targets(size=43))
     return {"sizes": [len(samples) for samples in recorder.samples]}
 
 
@@ -201,8 +204,8 @@ def go_on(folder: Path, checkpoint: Path | None) -> dict[str, Any]:
     torch.manual_seed(2)
     task, recorder = Task(il2o.JFB()).double(), Recorder()
     with quiet():
-        run = trainer(1, folder, [recorder], max_epochs=2, limit_val_batches=0)
-        run.fit(task, datamodule=Targets(dtype=torch.float64), ckpt_path=checkpoint, weights_only=checkpoint and True)
+        lightning = trainer(1, folder, [recorder], max_epochs=2, limit_val_batches=0)
+        lightning.fit(task, datamodule=Targets(double=True), ckpt_path=checkpoint, weights_only=checkpoint and True)
     return {"samples": recorder.samples, "weights": nn.utils.parameters_to_vector(task.parameters()).detach()}
 
 
@@ -216,6 +219,28 @@ def unequal(processes: int, rank: int) -> dict[str, Any]:
     return {**found, "ranks": gather_samples({"value": value})["value"]}
 
 
+CONFIG = """
+seed_everything: 3
+model: {class_path: two_processes.Task, init_args: {backward: {class_path: implicit_l2o.JFB}}}
+data: {class_path: two_processes.Targets}
+baselines:
+  other:
+    class_path: implicit_l2o.training.Trained
+    init_args:
+      epochs: 1
+      task: {class_path: two_processes.Task, init_args: {backward: {class_path: implicit_l2o.Implicit}}}
+trainer: {accelerator: cpu, max_epochs: 1}
+"""
+
+
+def experiment(processes: int, folder: Path) -> dict[str, Any]:
+    """`il2o run` with a trained baseline; it ends with the processes apart."""
+    config = folder / f"config{os.environ.get('RANK', 0)}.yaml"
+    config.write_text(CONFIG)
+    devices = [f"--trainer.devices={processes}", f"--trainer.strategy={'ddp' if processes > 1 else 'auto'}"]
+    return run(Options(config=[config], overrides=devices, folder=folder / "experiment", progress=False))[1][0]
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -227,15 +252,16 @@ def quiet() -> Iterator[None]:
 def everything(processes: int, folder: Path) -> dict[str, Any]:
     with quiet():
         found: dict[str, Any] = {
-            "single": train(processes, folder / "single", il2o.JFB(), dtype=torch.float32),
-            "jfb": train(processes, folder / "jfb", il2o.JFB(), dtype=torch.float64),
-            "implicit": train(processes, folder / "implicit", il2o.Implicit(), dtype=torch.float64),
+            "single": train(processes, folder / "single", il2o.JFB(), double=False),
+            "jfb": train(processes, folder / "jfb", il2o.JFB(), double=True),
+            "implicit": train(processes, folder / "implicit", il2o.Implicit(), double=True),
             "fail": fail(processes, folder),
             "stop": stop(processes, folder),
             "rest": rest(processes, folder),
         }
         if processes > 1:
             found["unequal"] = unequal(processes, int(os.environ["RANK"]))
+        found["experiment"] = experiment(processes, folder)
     return found
 
 

@@ -1,8 +1,9 @@
-"""What a training step owes the other processes."""
+"""What a training owes the other processes: its share of every gradient, and a clear end."""
 
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
@@ -30,6 +31,17 @@ def reach_all(loss: Tensor, module: nn.Module) -> Tensor:
     if not parameters or not torch.is_grad_enabled():
         return loss
     return _ReachAll.apply(loss, *parameters)  # pyright: ignore[reportReturnType]
+
+
+def part_ways() -> None:
+    """Wait for the other processes, then end what connects them: from here on each of them works alone.
+
+    As long as they are connected, whatever one of them computes alone (a metric, a calibration) waits for the others, who do
+    not come. The next `Trainer` connects them again. Nothing happens in a single process.
+    """
+    if dist.is_available() and dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
 
 
 class _ReachAll(torch.autograd.Function):
