@@ -13,7 +13,7 @@ import json
 import re
 import statistics
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +50,16 @@ def percent(share: float, digits: int = 1) -> str:
     return f"{100 * share:.{digits}f} %"
 
 
-def over_seeds(values: float | Sequence[float], digits: int = 3) -> str:
+def each_seed(values: Sequence[float] | Mapping[str, Any]) -> list[float]:
+    """One value a seed: of a list, or of a quantity of a `summary.json`."""
+    return list(values["values"] if isinstance(values, Mapping) else values)
+
+
+def over_seeds(values: float | Sequence[float] | Mapping[str, Any], digits: int = 3) -> str:
     """The mean over seeds with its 95 % interval (Student's t); a single run as it is."""
     if isinstance(values, int | float):
         return f"{values:.{digits}f}"
+    values = each_seed(values)
     mean = statistics.fmean(values)
     if len(values) == 1:
         return f"{mean:.{digits}f}"
@@ -67,14 +73,14 @@ def scientific(value: float, digits: int = 1) -> str:
     return f"{mantissa}e{int(exponent)}"
 
 
-def times(values: float | Sequence[float], factor: float) -> float | list[float]:
+def times(values: float | Sequence[float] | Mapping[str, Any], factor: float) -> float | list[float]:
     """A number, or each of several, times a factor."""
-    return values * factor if isinstance(values, int | float) else [value * factor for value in values]
+    return values * factor if isinstance(values, int | float) else [value * factor for value in each_seed(values)]
 
 
-def excess(seeds: Sequence[dict[str, float]], name: str) -> list[float]:
-    """A regret above the floor of its own data set, seed by seed."""
-    return [seed[name] - seed["regret_floor"] for seed in seeds]
+def above(values: Sequence[float] | Mapping[str, Any], floor: Sequence[float] | Mapping[str, Any]) -> list[float]:
+    """How far the first is above the second, seed by seed."""
+    return [value - least for value, least in zip(each_seed(values), each_seed(floor), strict=True)]
 
 
 def as_table(result: dict[str, Any]) -> str:
@@ -106,7 +112,7 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
         autoescape=False,  # Markdown, of our own files
     )
-    filters = (percent, scientific, over_seeds, times, excess, as_table)
+    filters = (percent, scientific, each_seed, over_seeds, times, above, as_table)
     env.filters |= {function.__name__: function for function in filters}
     return env
 

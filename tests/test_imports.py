@@ -85,7 +85,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     # An application sees its own package (added in `allowed`), never another application.
     "applications.*": (*PUBLIC, "testing", *TOOLS),
     # The demonstration runs all of them.
-    "applications.demo": (*PUBLIC, "report", "experiment"),
+    "applications.demo": (*PUBLIC, "report", "experiment", "experiment.*"),
     "cli": (*PUBLIC, "applications", "applications.*", "experiment", "experiment.*", *TOOLS),
 }
 

@@ -45,6 +45,15 @@ def test_numbers_over_seeds() -> None:
     assert render.scientific(0.00012) == "1.2e-4"
 
 
+def test_quantities_of_a_summary() -> None:
+    """They are lists with their mean; what is said of them is computed from the values."""
+    regret, floor = {"mean": 0.2, "values": [0.1, 0.2, 0.3]}, {"mean": 0.1, "values": [0.1, 0.1, 0.1]}
+    assert render.over_seeds(regret, 2) == "0.20 ± 0.25"
+    assert render.above(regret, floor) == pytest.approx([0.0, 0.1, 0.2])
+    assert render.times(regret, 100) == pytest.approx([10.0, 20.0, 30.0])
+    assert render.each_seed([1.0]) == [1.0]
+
+
 def test_a_result_without_a_table_of_its_own() -> None:
     text = render.as_table({"jfb": {"bytes": [1, 2]}, "rows": [{"seconds": 0.12345}], "machine": "cpu"})
     assert text.splitlines()[2:] == ["| jfb.bytes | 1, 2 |", "| rows[0].seconds | 0.1235 |", "| machine | cpu |"]

@@ -79,6 +79,7 @@ def test_metrics_are_those_of_all_samples(run: str, one: dict[str, Any], two: li
     assert [rank[run]["rows"] for rank in two] == [51, 50]
     logged = {"train/loss", "val/loss", "val/error", "val/hits"}
     solver = {f"solver/{name}" for name in ("steps", "steps_max", "residual", "converged", "contraction")}
+    solver |= {f"solver/gradient_{name}" for name in ("cosine", "norm_ratio")}
     assert set(one[run]["epochs"][1]) >= logged | solver
     assert set(one[run]["test"]) == {"test/error", "test/hits"}
     assert 0 < one[run]["test"]["test/hits"] < 1

@@ -28,6 +28,7 @@ from implicit_l2o.training import (
     AbstractTask,
     Calibration,
     CollectSamples,
+    GradientCosine,
     Optimization,
     PredictionWriter,
     RandomState,
@@ -152,7 +153,7 @@ def train(processes: int, folder: Path, backward: il2o.AbstractBackward, *, doub
     torch.manual_seed(2)
     task = Task(backward).to(torch.float64 if double else torch.float32)
     data, recorder, collected = Targets(double=double), Recorder(), CollectSamples()
-    callbacks = [recorder, collected, SolverStatistics(), PredictionWriter()]
+    callbacks = [recorder, collected, SolverStatistics(), GradientCosine(every=4), PredictionWriter()]
     lightning = trainer(processes, folder, callbacks, max_epochs=2)
     lightning.fit(task, datamodule=data)
     weights = nn.utils.parameters_to_vector(task.parameters()).detach()

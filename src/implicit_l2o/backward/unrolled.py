@@ -31,8 +31,8 @@ class Unrolled(AbstractBackward):
         >>> import torch, implicit_l2o as il2o
         >>> b = torch.ones(1, 1, requires_grad=True)
         >>> quiet = il2o.KrasnoselskiiMann(il2o.Stopping(atol=1.0))
-        >>> il2o.fixed_point(lambda z: 0.5 * z + b, torch.zeros(1, 1), solver=quiet, backward=il2o.Unrolled(2)).z
-        tensor([[1.5000]], grad_fn=<AddBackward0>)
+        >>> il2o.fixed_point(lambda z: 0.5 * z + b, torch.zeros(1, 1), solver=quiet, backward=il2o.Unrolled(2)).z.detach()
+        tensor([[1.5000]])
     """
 
     steps: int

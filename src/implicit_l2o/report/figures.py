@@ -17,6 +17,7 @@ from implicit_l2o.report.svg import FOREGROUND, PALETTE, to_svg
 
 _POINTS = 400  # of a curve: more cannot be seen, and cost bytes
 _BINS = 40
+_LARGEST = 1e100  # what is larger, or smaller than its inverse, is drawn there: axes overflow beyond
 _REGIONS = (("pass", PALETTE["green"]), ("warn", PALETTE["orange"]), ("fail", PALETTE["vermillion"]))
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -54,8 +55,9 @@ def curves(
     positive, logarithmic = [], log
     for one in series:
         finite = np.isfinite(one.x) & np.isfinite(one.y)
-        x, y = one.x[finite], one.y[finite]
+        x, y = one.x[finite], np.clip(one.y[finite], -_LARGEST, _LARGEST)
         logarithmic &= bool((y > 0).all())
+        y = np.maximum(y, 1 / _LARGEST) if logarithmic else y
         positive.append((one, x, y))
     for order, (one, x, y) in enumerate(positive):
         colour = PALETTE[one.colour]
@@ -170,7 +172,8 @@ def _regions(ax: Axes, limits: tuple[float, float], edges: NDArray[np.floating])
 
 def _finite(values: Sequence[float | None]) -> NDArray[np.floating]:
     array = np.array([np.nan if value is None else value for value in values], dtype=float)
-    return array[np.isfinite(array)]
+    array = np.clip(array[np.isfinite(array)], -_LARGEST, _LARGEST)
+    return np.where(np.abs(array) < 1 / _LARGEST, 0.0, array)
 
 
 def _shares(values: NDArray[np.floating], edges: NDArray[np.floating]) -> NDArray[np.floating]:

@@ -208,7 +208,7 @@ def _arrays(folder: Path, notes: list[str]) -> dict[str, NDArray]:
         notes.append("predictions.npz is absent: the answers behind this report were not saved.")
         return {}
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             loaded = {name: file[name] for name in file.files if name in _WANTED}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         notes.append(f"predictions.npz is damaged or cut off ({type(error).__name__}).")

@@ -72,7 +72,7 @@ def _draw(element: ET.Element) -> None:
         element.tag = _LIMITS[element.tag]
         base.attrib.pop("movablelimits", None)
         base.set("lspace", "0.17em")
-        base.set("rspace", "0.17em")
+        base.set("rspace", "0.28em")
     ranges = _BOLD.get(element.get("mathvariant", ""))
     if ranges is not None and element.text:
         element.text = "".join(_bold(letter, ranges) for letter in element.text)

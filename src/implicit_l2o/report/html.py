@@ -20,6 +20,7 @@ from implicit_l2o.report.record import write_text
 from implicit_l2o.report.svg import inline
 
 _IMAGES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".svg": "image/svg+xml"}
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")  # no part of a page, and half of them no UTF-8
 _SUMMARY_HOLDS = (
     "a folder of several seeds has summary.json, and each seed in seed_0/, seed_1/, ...; il2o run --seeds writes it."
 )
@@ -227,4 +228,5 @@ def _render(template: str, **content: Any) -> str:
         "base-uri 'none'; form-action 'none'"
     )
     trusted = {"style": Markup(style), "early": Markup(early), "script": Markup(script)}
-    return environment.get_template(template).render(policy=policy, **trusted, **content)
+    page = environment.get_template(template).render(policy=policy, **trusted, **content)
+    return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", page)

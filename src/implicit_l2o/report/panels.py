@@ -31,7 +31,7 @@ _SOLVER_PANELS = {  # column: heading, caption, logarithmic
 def training(run: RunFolder) -> list[dict[str, Any]]:
     """Panels of the loss, of every validation metric, and of what else the training logged."""
     progress, xlabel = _progress(run.metrics)
-    kept = _kept(run, progress, xlabel)
+    kept = _kept(run, progress)
     metrics = mapping(run.results.get("metrics"))
     columns = {name: column for name, column in run.metrics.items() if np.isfinite(column).any()}
     panels = []
@@ -158,16 +158,13 @@ def _progress(metrics: Mapping[str, NDArray[np.floating]]) -> tuple[NDArray[np.f
     return np.arange(size, dtype=float), "row of metrics.csv"
 
 
-def _kept(run: RunFolder, progress: NDArray[np.floating], xlabel: str) -> float | None:
-    """Where the kept weights are from: the last row of their epoch."""
+def _kept(run: RunFolder, progress: NDArray[np.floating]) -> float | None:
+    """Where the kept weights are from: the last row of their epoch; None where metrics.csv does not have it."""
     best, epoch = number(run.results.get("best_epoch")), run.metrics.get("epoch")
-    if best is None:
+    if best is None or epoch is None:
         return None
-    if epoch is not None:
-        rows = (epoch == best) & np.isfinite(progress)
-        if rows.any():
-            return float(progress[rows].max())
-    return best + 1 if xlabel == "epochs" else None
+    rows = (epoch == best) & np.isfinite(progress)
+    return float(progress[rows].max()) if rows.any() else None
 
 
 def certificates(run: RunFolder) -> list[dict[str, Any]]:

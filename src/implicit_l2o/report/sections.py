@@ -40,7 +40,7 @@ def _metric_tiles(results: Mapping[str, Any]) -> list[dict[str, str] | None]:
         note = ""
         if known:
             value, method = (min if lower else max)(known, key=lambda pair: pair[0])
-            note = f"next best: {numbers.value(value)}, {method_label(results, method)}"
+            note = f"best other method: {numbers.value(value)}, {method_label(results, method)}"
         label = metric_label(metrics, name)
         return [{"label": f"{label} on test data", "value": numbers.value(own), "note": note}]
     return []
@@ -113,10 +113,14 @@ def examples(run: RunFolder) -> list[dict[str, Any]]:
 def origin(results: Mapping[str, Any]) -> dict[str, Any]:
     """What repeats the run: command, seed, commit, versions, machine; and what the application added."""
     extra = mapping(results.get("extra"))
+    facts = [
+        ("seed", text(results.get("seed"))),
+        ("seeds", ", ".join(text(seed) for seed in sequence(results.get("seeds")))),
+        ("git commit", text(results.get("git_commit")) or "not recorded"),
+    ]
     return {
         "command": text(results.get("command")),
-        "seed": text(results.get("seed")),
-        "commit": text(results.get("git_commit")),
+        "facts": [(name, said) for name, said in facts if said],
         "versions": [(text(name), text(value)) for name, value in mapping(results.get("versions")).items()],
         "machine": [
             (text(name), text(value) or json.dumps(value)) for name, value in mapping(results.get("machine")).items()

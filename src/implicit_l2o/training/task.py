@@ -2,12 +2,11 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, final
+from typing import Any, final
 
 import lightning.pytorch as pl
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from matplotlib.figure import Figure
 from torch import Tensor, nn
@@ -18,92 +17,10 @@ import implicit_l2o as il2o
 from implicit_l2o.training.data import Indexed, Splits
 from implicit_l2o.training.distributed import reach_all
 from implicit_l2o.training.drawing import draw_vector
+from implicit_l2o.training.optimization import Optimization
+from implicit_l2o.training.records import About, Samples, Solve
 
 _VALIDATION_SEED = 0  # the same noise in every epoch, so that epochs are compared by their weights alone
-
-
-@dataclass(frozen=True)
-class Optimization:
-    """AdamW and its learning rate.
-
-    Args:
-        learning_rate: at the start, or after the warm-up.
-        weight_decay: on matrices; biases and other vectors have none.
-        schedule: `"cosine"` lets the rate fall to zero over all steps, `"constant"` keeps it.
-        warmup_steps: in which the rate rises from zero, linearly.
-
-    Raises:
-        ValueError: a value is out of its range.
-    """
-
-    learning_rate: float = 1e-2
-    weight_decay: float = 0.0
-    schedule: Literal["cosine", "constant"] = "cosine"
-    warmup_steps: int = 0
-
-    def __post_init__(self) -> None:
-        if not self.learning_rate > 0:
-            raise ValueError(f"Optimization needs learning_rate > 0; got {self.learning_rate}.")
-        if not self.weight_decay >= 0:
-            raise ValueError(f"Optimization needs weight_decay >= 0; got {self.weight_decay}.")
-        if self.warmup_steps < 0:
-            raise ValueError(f"Optimization needs warmup_steps >= 0; got {self.warmup_steps}.")
-        if self.schedule not in ("cosine", "constant"):
-            raise ValueError(f'schedule must be "cosine" or "constant"; got {self.schedule!r}.')
-
-
-@dataclass(frozen=True)
-class About:
-    """What a report says of a task in words.
-
-    Args:
-        title: a few words.
-        summary: one or two sentences.
-        problem: the problem that the model solves, in LaTeX.
-        guarantees: what holds of every answer, one sentence each.
-    """
-
-    title: str
-    summary: str = ""
-    problem: str = ""
-    guarantees: Sequence[str] = ()
-
-
-class Solve(NamedTuple):
-    """How the last forward pass went, detached from the graph; see `Solution`."""
-
-    status: Int[Tensor, " B"]
-    residual: Float[Tensor, " B"]
-    steps: Int[Tensor, " B"] | None
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Samples:
-    """Everything known of the examined samples, in their order; tensors on the CPU.
-
-    Attributes:
-        answer: `(N, *shape)`.
-        values: `(N, P)` of the certificates' properties, labels beside them.
-        labels: `(N, P)` integers of `Label`.
-        worst: `(N,)`.
-        names: of the `P` properties.
-        status: `(N,)`; None where nothing was solved, so for the next two.
-        residual: `(N,)`.
-        steps: `(N,)`.
-        error: `(N,)` how far off the answer is; None where the task defines none.
-        batch: the fields of the data set, `batch[0]` the inputs.
-    """
-
-    answer: Tensor
-    values: Float[Tensor, "N P"]
-    labels: Int[Tensor, "N P"]
-    worst: Int[Tensor, " N"]
-    names: tuple[str, ...]
-    status: Tensor | None = None
-    residual: Tensor | None = None
-    steps: Tensor | None = None
-    error: Tensor | None = None
-    batch: tuple[Tensor, ...] = field(default=())
 
 
 class AbstractTask(pl.LightningModule):
@@ -169,9 +86,8 @@ class AbstractTask(pl.LightningModule):
     def infer(self, d: Tensor) -> il2o.Inference:
         """The model's answers, with whatever is known of the solve; gradients follow the grad mode."""
         if not isinstance(self.model, il2o.ImplicitLayer):
-            raise TypeError(
-                f"{type(self).__name__}.infer must be written: its model is a {type(self.model).__name__}, not an ImplicitLayer."
-            )
+            kind = type(self.model).__name__
+            raise TypeError(f"{type(self).__name__}.infer must be written: its model is a {kind}, no ImplicitLayer.")
         return self.model.inference(d)
 
     def training_inference(self, d: Tensor) -> il2o.Inference:
@@ -345,30 +261,9 @@ class AbstractTask(pl.LightningModule):
     @final
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW; the learning rate follows its schedule step by step."""
-        setting = self.optimization
-        parameters = [p for p in self.parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": setting.weight_decay},
-            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-        optimizer = torch.optim.AdamW(groups, lr=setting.learning_rate)
-        schedule = self._schedule(optimizer)
+        optimizer = self.optimization.optimizer(self)
+        schedule = self.optimization.scheduler(optimizer, self.trainer.estimated_stepping_batches)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def _schedule(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
-        warmup = self.optimization.warmup_steps
-        rate = torch.optim.lr_scheduler
-        if self.optimization.schedule == "cosine":
-            total = self.trainer.estimated_stepping_batches
-            if total == float("inf"):
-                raise ValueError("the cosine schedule needs an end: set trainer.max_epochs or trainer.max_steps.")
-            main = rate.CosineAnnealingLR(optimizer, T_max=max(1, int(total) - warmup))
-        else:
-            main = rate.ConstantLR(optimizer, factor=1.0, total_iters=0)
-        if not warmup:
-            return main
-        rise = rate.LinearLR(optimizer, start_factor=1 / (warmup + 1), total_iters=warmup)
-        return rate.SequentialLR(optimizer, [rise, main], milestones=[warmup])
 
     @final
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -75,7 +75,8 @@ class MnistData(AbstractData):
             OSError: the folder does not hold the files, one is broken, or they could not be downloaded.
         """
         try:
-            self._images("train"), self._images("test")
+            for split in ("train", "test"):
+                self._images(split)
         except ConnectionError as error:
             raise ConnectionError(f"{error} The key is data.init_args.folder") from error
         except (FileNotFoundError, ValueError) as error:

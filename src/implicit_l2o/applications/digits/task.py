@@ -180,7 +180,7 @@ class DigitsTask(AbstractTask):
         """Images under their certificates, and how many of each kind of image pass."""
         examined = self.examine_kinds(samples)
         return {
-            "Digits and strangers": (
+            "Images and certificates": (
                 certificate_gallery(examined),
                 "Predicted labels; the frame is the worst certificate of the image, below it the certificates that do not "
                 "pass. Typical digits are those of median doubt in their class. The training saw none of the lower kinds.",

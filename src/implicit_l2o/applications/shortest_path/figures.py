@@ -51,10 +51,15 @@ def example(
     if "target" in sample:
         _route(left, grid, sample["target"], _TRUTH, "-", shift=0.05)
     _route(left, grid, sample["answer"], _MODEL, _DASHED, shift=-0.05)
-    left.set_title("predicted costs, decision")
+    left.set_title("predicted costs, decision", fontsize="medium")
     _flow(right, grid, flow)
-    right.set_title("flow x(d)")
-    figure.legend(handles=_legend()[:2] if "target" in sample else _legend()[1:2], loc="outside lower center", ncols=2)
+    right.set_title("flow x(d)", fontsize="medium")
+    figure.legend(
+        handles=_legend()[:2] if "target" in sample else _legend()[1:2],
+        loc="outside lower center",
+        ncols=2,
+        frameon=False,
+    )
 
 
 def paths(grid: Grid, samples: Samples, flow: Float[Tensor, "N arcs"]) -> tuple[Figure, str]:
@@ -80,11 +85,10 @@ def paths(grid: Grid, samples: Samples, flow: Float[Tensor, "N arcs"]) -> tuple[
     bar = figure.colorbar(ScalarMappable(heat, _HEAT), ax=axes[0], shrink=0.8, pad=0.02)
     bar.set_label("cost of an arc")
     bar.outline.set_visible(False)
-    figure.legend(handles=_legend(), loc="outside lower center", ncols=3)
+    figure.legend(handles=_legend(), loc="outside lower center", ncols=3, frameon=False)
     ranks = "the extra cost of the decisions is above that of 30, 70 and 95 % of all"
     last = "; the last one is in the middle of those that fail" if len(chosen) > 3 else ""
     return figure, f"Test contexts at fixed ranks, so that none is picked by taste: {ranks}{last}."
-
 
 
 def doubt(samples: Samples, floor: Float[Tensor, "N arcs"]) -> tuple[Figure, str]:
@@ -109,8 +113,8 @@ def doubt(samples: Samples, floor: Float[Tensor, "N arcs"]) -> tuple[Figure, str
     ax.set(xlabel=samples.names[-1], ylabel="normalised regret", ylim=(0, None))
     _plain(ax)
     return figure, (
-        "Test contexts in ten groups of equal size by how much of the flow leaves the decided path. Where the model doubts, "
-        "its decisions cost more; the dashed line is what nobody can foresee."
+        "Regret of test contexts in ten groups of equal size, by how much of the flow leaves the decided path. Dashed: the "
+        "best possible decisions on the same contexts, which still pay for the noise that nobody can foresee."
     )
 
 

@@ -28,6 +28,9 @@ class NormalizedRegret(Metric):
     is_differentiable = False
     full_state_update = False
 
+    extra: Tensor
+    optimal: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         # In double precision, so that the sum does not depend on how the samples were batched.
