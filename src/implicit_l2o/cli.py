@@ -3,12 +3,22 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
 _INTERRUPTED = 130  # what a shell reports of a process that ended by Ctrl-C
+_OWN = (
+    "--seeds",
+    "--folder",
+    "--ckpt_path",
+    "--overwrite",
+    "--quiet",
+    "--print_config",
+    "--help",
+    "--",
+)  # of `il2o run`
 _LIGHTNING = {
     "fit": "train only; `run` does everything",
     "validate": "the metrics on the validation data",
@@ -48,7 +58,8 @@ def _add_run(commands: "argparse._SubParsersAction[_Parser]") -> None:
         description="Train by CONFIG, test with the best validation checkpoint, calibrate the certificates, compare with "
         "the baselines, and write the run folder with its report. Any key of the configuration can be set after it, "
         "as --trainer.max_epochs 5; --print_config shows them all.",
-        usage="il2o run CONFIG [CONFIG ...] [--seeds 0,1,2] [--folder DIR] [--ckpt_path last] [--overwrite] [--KEY VALUE ...]",
+        usage="il2o run CONFIG [CONFIG ...] [--seeds 0,1,2] [--folder DIR] [--ckpt_path last] [--overwrite] [--quiet] "
+        "[--KEY VALUE ...]",
         allow_abbrev=False,
     )
     run.add_argument("config", nargs="+", metavar="CONFIG", help="YAML file, or the name of one that `il2o list` shows")
@@ -127,7 +138,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: without the program's name; None takes those of the process.
     """
-    options, unknown = parser().parse_known_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    options, unknown = parser().parse_known_args(_joined(words) if words[:1] == ["run"] else words)
     takes_more = options.call in (_run, _lightning)
     if unknown and not takes_more:  # said by the command's own parser: argparse would leave it to the top one
         usage = " ".join(options.parser.format_usage().split())
@@ -135,10 +147,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.more = unknown
     _see_working_directory()
     try:
-        return _guarded(options.call, options)
-    except KeyboardInterrupt:
-        print("\nil2o: interrupted.", file=sys.stderr)
+        return _guarded(options)
+    except KeyboardInterrupt as interrupt:
+        print(f"\nil2o: {interrupt or 'interrupted.'}", file=sys.stderr)
         return _INTERRUPTED
+    except BrokenPipeError:  # the reader of the output, such as `head`, has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _joined(words: Sequence[str]) -> list[str]:
+    """Each key of the configuration in one word with its value, which could else be taken for a CONFIG."""
+    found: list[str] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        is_key = word.startswith("--") and "=" not in word and word not in _OWN
+        if is_key and rest and not rest[0].startswith("--"):
+            word = f"{word}={rest.pop(0)}"
+        found.append(word)
+    return found
 
 
 def _see_working_directory() -> None:
@@ -148,24 +176,26 @@ def _see_working_directory() -> None:
         sys.path.insert(0, here)
 
 
-def _guarded(call: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
-    """Say in one line what the user can mend."""
+def _guarded(options: argparse.Namespace) -> int:
+    """Say in one line what the user can mend: status 2 for what was asked, 1 for what went wrong on the way."""
     command = f"il2o {options.command}"
     try:
-        return call(options)
+        return options.call(options)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("implicit_l2o"):
             raise
         print(f"{command} needs {error.name}: pip install 'implicit_l2o[train]'.", file=sys.stderr)
         return 1
-    except (OSError, ValueError, FloatingPointError) as error:
-        if isinstance(error, ValueError) and not _for_the_user(error):
+    except BrokenPipeError:
+        raise
+    except (OSError, FloatingPointError, ValueError) as error:
+        if isinstance(error, ValueError) and not _is_usage(error):
             raise
         print(f"{command}: {_one_line(error)}", file=sys.stderr)
         return 2 if isinstance(error, ValueError) else 1
 
 
-def _for_the_user(error: ValueError) -> bool:
+def _is_usage(error: ValueError) -> bool:
     from implicit_l2o.experiment.errors import ConfigurationError
 
     return isinstance(error, ConfigurationError)

@@ -4,6 +4,8 @@ import ast
 from importlib import resources
 from pathlib import Path
 
+from implicit_l2o.experiment.errors import ConfigurationError, alike, nearest
+
 _HERE = Path("experiments")
 
 
@@ -25,15 +27,20 @@ def find_experiment(name: str) -> Path:
     """The configuration of that path or name.
 
     Raises:
-        FileNotFoundError: there is none; the message lists the names.
+        ConfigurationError: there is none; the message lists the names.
     """
     path = Path(name)
-    if path.is_file():
+    if path.is_file() or path.is_fifo():
         return path
+    if path.is_dir() and path.name not in experiments():
+        inside = " Its config.yaml repeats that run." if (path / "config.yaml").is_file() else ""
+        raise ConfigurationError(f"{name} is a folder, not a configuration.{inside}")
     known = experiments()
     if path.stem in known and path.parent.name in ("", "experiments"):
         return known[path.stem]
-    raise FileNotFoundError(f"no configuration {name}; experiments: {', '.join(known) or 'none'}.")
+    names = nearest(path.stem, known)
+    hint = f" Did you mean {names[0]}?" if names and alike(path.stem, names[0]) else ""
+    raise ConfigurationError(f"no configuration {name}.{hint} Experiments: {', '.join(known) or 'none'}.")
 
 
 def applications() -> dict[str, str]:

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 import implicit_l2o as il2o
 from implicit_l2o.experiment.config import load_model
+from implicit_l2o.experiment.errors import ConfigurationError, in_words, one_line
 from implicit_l2o.experiment.folder import RunFolder
 from implicit_l2o.experiment.results import certificate_record, plain, write_predictions
 from implicit_l2o.report import write_json
@@ -24,18 +25,25 @@ def load_task(run: Path) -> AbstractTask:
         run: the folder that `il2o run` or `il2o fit` wrote.
 
     Raises:
-        FileNotFoundError: the folder holds no finished training.
+        ConfigurationError: the folder holds no finished training, or its configuration does not fit the code any more.
         CheckpointError: its model file is broken.
-        ConfigurationError: its configuration does not fit the code any more.
     """
     folder = RunFolder(run)
+    if not run.is_dir():
+        raise ConfigurationError(f"{run} is no folder of a run.")
     for path in (folder.config, folder.model):
         if not path.is_file():
-            raise FileNotFoundError(f"{run} holds no trained model: {path.name} is missing; `il2o run` writes it.")
-    checkpoint = read_checkpoint(folder.model)
+            raise ConfigurationError(f"{run} holds no trained model: {path.name} is missing; `il2o run` writes it.")
+    checkpoint = read_checkpoint(folder.model, require=("state_dict",))
     task = load_model(folder.config)
-    task.on_load_checkpoint(checkpoint)
-    task.load_state_dict(checkpoint["state_dict"])
+    try:
+        task.on_load_checkpoint(checkpoint)
+        task.load_state_dict(checkpoint["state_dict"])
+        task.all_certificates()
+    except (RuntimeError, ValueError) as error:  # other layers, other measures
+        raise ConfigurationError(
+            f"{folder.model} does not fit the model of {folder.config}: {one_line(error)[:200]}"
+        ) from error
     return task.eval()
 
 
@@ -62,24 +70,21 @@ def certify(
         How many samples fail.
 
     Raises:
-        ValueError: the file does not hold such inputs.
+        ConfigurationError: there is no such run, or the file does not hold such inputs.
     """
     if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1; got {batch_size}.")
-    task = load_task(run)
-    if task.inputs is None:
-        raise ValueError(f"{run} does not say what its inputs look like; train it again.")
-    from implicit_l2o.data.tables import read_inputs
-
-    shape, dtype = task.inputs
-    d = read_inputs(data, name=array, shape=shape, dtype=dtype)
+        raise ConfigurationError(f"batch_size must be at least 1; got {batch_size}.")
+    try:
+        task = load_task(run)
+        d = _inputs(task, run, data, array)
+    except ConfigurationError:
+        raise
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(in_words(error)) from error
     parts = list(_examined(task, d, batch_size, progress))
     found = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    samples = Samples(
-        names=tuple(certificate.name for certificate in task.all_certificates()),
-        batch=(d,),
-        **{name: found.get(name) for name in ("answer", "values", "labels", "worst", "status", "residual", "steps")},
-    )
+    names = tuple(certificate.name for certificate in task.all_certificates())
+    samples = Samples(names=names, batch=(d,), **found)  # pyright: ignore[reportArgumentType]
     folder = RunFolder(run / "certified" / data.stem if out is None else out)
     folder.path.mkdir(parents=True, exist_ok=True)
     write_predictions(folder, samples)
@@ -87,6 +92,15 @@ def certify(
     print(report(samples, task).table())
     print(f"\nwritten: {folder.predictions}, {folder.certificates}")
     return int((samples.worst == il2o.Label.FAIL).sum())
+
+
+def _inputs(task: AbstractTask, run: Path, data: Path, array: str | None) -> Tensor:
+    if task.inputs is None:
+        raise ConfigurationError(f"{run} does not say what its inputs look like; train it again.")
+    from implicit_l2o.data.tables import read_inputs
+
+    shape, dtype = task.inputs
+    return read_inputs(data, name=array, shape=shape, dtype=dtype)
 
 
 def _examined(task: AbstractTask, d: Tensor, batch_size: int, progress: bool) -> Iterator[dict[str, Tensor]]:

@@ -1,6 +1,7 @@
 """The configuration of an experiment, by LightningCLI: model, data, trainer, and what `il2o` adds to them."""
 
 import os
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,11 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 
-from implicit_l2o.experiment.errors import ConfigurationError, explain
+from implicit_l2o.experiment.check import check_calibration, load_data, try_model
+from implicit_l2o.experiment.diagnose import diagnose, find_nodes
+from implicit_l2o.experiment.errors import ConfigurationError, in_words, root
 from implicit_l2o.experiment.folder import RunFolder
+from implicit_l2o.experiment.sources import config_files, merged, read_yaml, see_beside
 from implicit_l2o.report import write_text
 from implicit_l2o.training import (
     AbstractBaseline,
@@ -37,14 +41,26 @@ from implicit_l2o.training import (
 )
 
 _TRAINER = {"max_epochs": 20, "num_sanity_val_steps": 0, "enable_model_summary": False, "log_every_n_steps": 10}
+_GROUPS: dict[type, str] = {
+    pl.Trainer: "trainer",
+    Calibration: "calibration",
+    SolverStatistics: "statistics_every",
+    GradientCosine: "gradient_cosine_every",
+    WarmWeightAverage: "weight_average",
+    Checkpoints: "checkpoint_minutes",
+}
+
+
+class _Refused(Exception):
+    """The parser's complaint."""
 
 
 class _Parser(LightningArgumentParser):
     """Raises what is wrong instead of ending the process after a page of usage."""
 
     def error(self, message: str, ex: Exception | None = None) -> Any:  # type: ignore[override]
-        """Name the key, and the valid ones."""
-        raise ConfigurationError(explain(message, self)) from ex
+        """Leave it to `diagnose`."""
+        raise _Refused(message) from ex
 
 
 class ExperimentCLI(LightningCLI):
@@ -83,9 +99,26 @@ class ExperimentCLI(LightningCLI):
                 run=run,
             )
 
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """As LightningCLI does, but a key is written in full."""
+        return super().init_parser(prog="il2o", allow_abbrev=False, **kwargs)
+
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """As LightningCLI does, without its remark that the process has arguments of its own."""
-        self.config = parser.parse_args(args)
+        """As LightningCLI does, without its remark that the process has arguments of its own.
+
+        Raises:
+            ConfigurationError: names the key that is wrong, and the valid ones.
+        """
+        files = config_files(args)
+        for file in files:
+            read_yaml(file)
+        see_beside(files)
+        try:
+            self.config = parser.parse_args(args)
+        except Exception as error:  # a module that a class path names may raise anything
+            chosen = self._subcommand_parsers.get(args[0], parser) if self._runs else parser
+            raise ConfigurationError(diagnose(chosen, args, str(error))) from error
+        self.given = merged(args)
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: the configuration says what the task is, and a checkpoint is read once, with care."""
@@ -119,6 +152,8 @@ class ExperimentCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Threads first: they decide the order of sums, hence every bit."""
         threads = self._get(self.config, "threads")
+        if threads is not None and threads < 1:
+            raise ConfigurationError(f"threads must be at least 1; got {threads}.")
         if threads is not None:
             torch.set_num_threads(threads)
 
@@ -130,7 +165,7 @@ class ExperimentCLI(LightningCLI):
         self.timer = EpochTimer()
         config = {**self._get(self.config_init, "trainer", default={}), **kwargs}
         config["callbacks"] = [
-            *self._callbacks(bool(config.get("enable_progress_bar", True) is not False)),
+            *self._callbacks(config.get("enable_progress_bar") is not False),
             *_listed(config.get("callbacks")),
         ]
         config["plugins"] = [AtomicCheckpointIO(), *_listed(config.get("plugins"))]
@@ -138,41 +173,65 @@ class ExperimentCLI(LightningCLI):
         config["default_root_dir"] = config.get("default_root_dir") or self.folder.path
         return pl.Trainer(**config)
 
-    def check_data(self) -> None:
-        """Load the data before anything else is done.
+    def instantiate_classes(self) -> None:
+        """Task, data, baselines and trainer.
 
         Raises:
-            ConfigurationError: a file is missing or broken; the message names the key.
+            ConfigurationError: one of them cannot be made; names the key.
         """
         try:
-            self.datamodule.prepare_data()
-            self.datamodule.setup("fit")
-        except OSError as error:
-            raise ConfigurationError(self._blame(error)) from error
+            self._instantiate()
+        except Exception as error:  # of any class that the configuration names
+            raise ConfigurationError(self._unmade(error)) from error
 
-    def _blame(self, error: OSError) -> str:
-        """The key whose value is the file that could not be read."""
-        reason = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        given = self._get(self.config, "data").get("init_args", Namespace()).as_dict()
-        keys = [key for key, value in given.items() if error.filename and str(value) == str(error.filename)]
-        return f"data.init_args.{keys[0]}: cannot read {reason}." if keys else f"data: cannot read {reason}."
+    def _instantiate(self) -> None:
+        super().instantiate_classes()
+
+    def _unmade(self, error: Exception) -> str:
+        """The key of the object that refused its arguments, and what it said."""
+        cause = root(error)
+        for frame, _ in traceback.walk_tb(cause.__traceback__):
+            maker = frame.f_locals.get("self")
+            keys = [] if maker is None or frame.f_code.co_name != "__init__" else self._keys_of(type(maker))
+            if keys:
+                return f"{' or '.join(keys)}: {in_words(cause)}"
+        return in_words(cause)
+
+    def _keys_of(self, cls: type) -> list[str]:
+        return [_GROUPS[cls]] if cls in _GROUPS else find_nodes(self.config.as_dict(), cls)
+
+    def check(self) -> None:
+        """Find before the training what would end it: missing data, a model that does not take them, too few samples.
+
+        Raises:
+            ConfigurationError: the message names the key.
+        """
+        if on_first_process():  # the others wait for it, in Lightning
+            given = self._get(self.config, "data").get("init_args", Namespace()).as_dict()
+            load_data(self.datamodule, given)
+            try_model(self.model, self.datamodule)
+            if self.model.measures():
+                check_calibration(self.datamodule, self._get(self.config_init, "calibration"))
 
     def before_fit(self) -> None:
-        """For `il2o fit`: the data are there, and the configuration is kept."""
-        self.check_data()
+        """The data are there, the folder is free, and the configuration is kept."""
+        self.check()
         if on_first_process():
-            self.folder.path.mkdir(parents=True, exist_ok=True)
+            self.folder.claim(resume=self._get(self.config, "ckpt_path") is not None)
             self.write_config()
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
-        """A checkpoint by name, read without running code."""
+        """A checkpoint by name, read without running code; what is not trained here was trained before."""
         arguments = super()._prepare_subcommand_kwargs(subcommand)
-        if arguments.get("ckpt_path") is not None:
-            arguments["ckpt_path"] = self.folder.checkpoint(str(arguments["ckpt_path"]))
+        wanted = arguments.get("ckpt_path") or (None if subcommand == "fit" else "model")
+        if wanted is not None:
+            arguments["ckpt_path"] = self.folder.checkpoint(str(wanted))
         return arguments | {"weights_only": True}
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Ctrl-C is a `KeyboardInterrupt`, whatever Lightning makes of it."""
+        if subcommand != "fit":
+            self.check()
         with quiet(), interruptible(self.trainer):
             super()._run_subcommand(subcommand)
         if subcommand in ("fit", "predict") and on_first_process():
@@ -220,7 +279,7 @@ class ExperimentCLI(LightningCLI):
         """The complete configuration as YAML, as it was understood."""
         config = self.config.get(str(self.subcommand), self.config).clone()
         config.name, config.folder = self.name, self.folder.path
-        for key in self._subcommand_method_arguments.get(self.subcommand, ()) if self._runs else ():
+        for key in self._subcommand_method_arguments[str(self.subcommand)] if self._runs else ():
             config.pop(key, None)  # of this one call, not of the experiment
         return self._parser(self.subcommand).dump(config, skip_none=False)
 
@@ -237,10 +296,9 @@ def load_model(config: Path) -> AbstractTask:
 class _TaskOnly(ExperimentCLI):
     """Makes no trainer, so it writes no file."""
 
-    def instantiate_classes(self) -> None:
-        """The task alone."""
+    def _instantiate(self) -> None:
         self.config_init = self.parser.instantiate_classes(Namespace(model=self.config.model))
-        self.model = self.config_init.model
+        self.model = self._get(self.config_init, "model")
 
 
 def _listed(value: Any) -> list[Any]:

@@ -1,7 +1,17 @@
-"""The files of a run, by name."""
+"""The files of a run, by name, and the right to write them."""
 
+import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
+
+from implicit_l2o.experiment.errors import ConfigurationError
+
+_WRITTEN = ("config.yaml", "metrics.csv", "checkpoints", "model.ckpt", "results.json", "certificates.json")
+_WRITTEN += ("predictions.npz", "predict", "figures", "report.html", "summary.json", "baselines", "seed_[0-9]*")
+_WRITTEN += ("events.out.tfevents.*",)
+_OF_A_RUN = ("metrics.csv", "checkpoints", "results.json", "summary.json", "seed_[0-9]*")  # of nothing else
+_locks: dict[Path, int] = {}  # open folders
 
 
 @dataclass(frozen=True)
@@ -83,15 +93,72 @@ class RunFolder:
         """A checkpoint by `"last"`, `"best"` or `"model"`, or by its path.
 
         Raises:
-            FileNotFoundError: it is not there; the message lists those that are.
+            ConfigurationError: it is not there; the message lists those that are.
         """
-        path = {"last": self.last, "best": self.best, "model": self.model}.get(name, Path(name))
+        known = {"last": self.last, "best": self.best, "model": self.model}
+        path = known.get(name, Path(name))
         if not path.is_file():
-            there = [known for known in ("last", "best", "model") if self.checkpoint_path(known).is_file()]
+            there = [other for other, file in known.items() if file.is_file()]
             has = f"{self.path} has {', '.join(there)}" if there else f"{self.path} has no checkpoint yet"
-            raise FileNotFoundError(f"no checkpoint {path}; {has}.")
+            raise ConfigurationError(f"no checkpoint {path}; {has}.")
         return path
 
-    def checkpoint_path(self, name: str) -> Path:
-        """Where `"last"`, `"best"` or `"model"` would be."""
-        return {"last": self.last, "best": self.best, "model": self.model}[name]
+    def claim(self, *, resume: bool, overwrite: bool = False) -> None:
+        """Make the folder, and make it this process's own until `release`; an earlier run in it is not lost by accident.
+
+        Args:
+            resume: go on with the run that is in it.
+            overwrite: remove the run that is in it.
+
+        Raises:
+            ConfigurationError: another process writes it, or it holds something that may be neither kept nor removed.
+            OSError: it cannot be made.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise ConfigurationError(f"{self.path} is a file; name another folder with --folder DIR.")
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock()
+        old = [path for pattern in _WRITTEN for path in self.path.glob(pattern)]
+        if not old or resume:
+            return
+        is_run = any(any(self.path.glob(pattern)) for pattern in _OF_A_RUN)
+        if not is_run:
+            names = ", ".join(sorted(path.name for path in old))
+            raise ConfigurationError(
+                f"{self.path} holds {names}, which a run would replace; name another folder with --folder DIR."
+            )
+        if not overwrite:
+            raise ConfigurationError(
+                f"{self.path} holds an earlier run: go on with it (--ckpt_path last), replace it (--overwrite), or name "
+                "another folder (--folder DIR)."
+            )
+        for path in old:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def release(self) -> None:
+        """Let other processes write here."""
+        descriptor = _locks.pop(self.path.resolve(), None)
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def _lock(self) -> None:
+        """The system lets go of it when the process ends, however it ends."""
+        key = self.path.resolve()
+        if key in _locks:
+            return
+        try:
+            import fcntl
+        except ImportError:  # not on Windows
+            return
+        descriptor = os.open(key, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise ConfigurationError(
+                f"another process is writing into {self.path}; wait for it, or name another folder with --folder DIR."
+            ) from None
+        except OSError:  # a file system without locks
+            os.close(descriptor)
+            return
+        _locks[key] = descriptor

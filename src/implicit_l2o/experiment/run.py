@@ -2,27 +2,25 @@
 
 import json
 import shlex
-import shutil
-import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from implicit_l2o.experiment import figures
 from implicit_l2o.experiment import results as record
 from implicit_l2o.experiment.config import ExperimentCLI, on_first_process
 from implicit_l2o.experiment.evaluate import compare, samples
 from implicit_l2o.experiment.folder import RunFolder
 from implicit_l2o.experiment.metrics import best_epoch, last_metrics
 from implicit_l2o.experiment.provenance import provenance
-from implicit_l2o.report import interval, write_json
+from implicit_l2o.experiment.summary import summarise
+from implicit_l2o.report import write_json
 from implicit_l2o.report.html import build_report, build_summary
 from implicit_l2o.training import CollectSamples, Samples, count_parameters, interruptible, quiet, step_memory
 from implicit_l2o.training.distributed import part_ways
-
-_OURS = ("config.yaml", "metrics.csv", "checkpoints", "model.ckpt", "results.json", "certificates.json")
-_OURS += ("predictions.npz", "figures", "report.html", "summary.json", "baselines", "seed_*", "events.out.tfevents.*")
 
 
 @dataclass(frozen=True)
@@ -53,34 +51,58 @@ class Options:
         folder = [] if self.folder is None else [f"--folder={self.folder}"]
         return [*(f"--config={path}" for path in self.config), *progress, *folder, *self.overrides]
 
+    def command(self, seeds: Sequence[int] | None = None) -> str:
+        """What to type for this again; for the given seeds, in a folder that follows from the configuration."""
+        words = ["il2o", "run", *map(str, self.config)]
+        if seeds is None and self.folder is not None:
+            words += ["--folder", str(self.folder)]
+        if seeds or self.seeds:
+            words += ["--seeds", ",".join(map(str, seeds or self.seeds or ()))]
+        return shlex.join([*words, *self.overrides])
+
+    @property
+    def several(self) -> bool:
+        """Whether each seed has a folder of its own."""
+        return self.seeds is not None and len(self.seeds) > 1
+
 
 def run(options: Options) -> tuple[RunFolder, list[dict[str, Any]]]:
     """Run every seed, each in a folder of its own if there are several, and write the summary over them.
 
     Returns:
-        The folder, and the `results.json` of each seed.
+        The folder, and the `results.json` of each seed; on several processes the first one alone has results.
 
     Raises:
-        ConfigurationError: something in the configuration; before any training.
-        FileExistsError: the folder holds an earlier run.
-        KeyboardInterrupt: after a report of what was reached.
+        ConfigurationError: something in the configuration, or a folder that holds another run; before any training.
+        KeyboardInterrupt: after a report of what was reached; it says how to go on.
     """
     arguments = options.arguments()
-    if options.seeds is None or len(options.seeds) == 1:
-        seed = [] if options.seeds is None else [f"--seed_everything={options.seeds[0]}"]
+    if not options.several:
+        seed = [f"--seed_everything={seed}" for seed in options.seeds or ()]
         experiment = ExperimentCLI([*arguments, *seed])
         return experiment.folder, [_Run(experiment, options).everything()]
-    first = ExperimentCLI(arguments)
-    folder = first.folder
-    _claim(folder, options)
+    folder = ExperimentCLI(arguments).folder
+    try:
+        _claim(folder, options)
+        return folder, _every_seed(folder, options)
+    finally:
+        folder.release()
+
+
+def _every_seed(folder: RunFolder, options: Options) -> list[dict[str, Any]]:
     finished = []
-    for seed in options.seeds:
-        experiment = ExperimentCLI([*arguments, f"--seed_everything={seed}", f"--folder={folder.seed(seed).path}"])
-        finished.append(_Run(experiment, options).everything())
+    for seed in options.seeds or ():
+        own = [f"--seed_everything={seed}", f"--folder={folder.seed(seed).path}"]
+        finished.append(_Run(ExperimentCLI([*options.arguments(), *own]), options).everything())
     if on_first_process():
-        write_json(folder.summary, summarise(finished, options.seeds))
+        write_json(folder.summary, summarise(finished, options.seeds or ()))
         build_summary(folder.path)
-    return folder, finished
+    return finished
+
+
+def _claim(folder: RunFolder, options: Options) -> None:
+    if on_first_process():
+        folder.claim(resume=options.checkpoint is not None, overwrite=options.overwrite)
 
 
 class _Run:
@@ -92,52 +114,51 @@ class _Run:
         self.folder = experiment.folder
         self.started = time.perf_counter()
         self.task, self.data, self.trainer = experiment.model, experiment.datamodule, experiment.trainer
+        self.reached: dict[str, Any] = {}  # what goes over the results so far
 
     def everything(self) -> dict[str, Any]:
-        """Fit, test, compare, write; an interrupt still writes what was reached."""
+        """Fit, test, compare, write; a run that ends early still writes what it reached."""
         done = self._done_before()
         if done is not None:
             return done
-        self.experiment.check_data()
+        self.experiment.check()
         checkpoint = self._checkpoint()
-        _claim(self.folder, self.options)
-        if on_first_process():
-            self.experiment.write_config()
+        try:
+            _claim(self.folder, self.options)
+            if on_first_process():
+                self.experiment.write_config()
+            return self._to_the_end(checkpoint)
+        finally:
+            self.folder.release()
+
+    def _to_the_end(self, checkpoint: Path | None) -> dict[str, Any]:
         try:
             with quiet(), interruptible(self.trainer):
                 self.trainer.fit(self.task, datamodule=self.data, ckpt_path=checkpoint, weights_only=True)
                 found = self._test()
+            part_ways()  # the baselines are trained and measured by one process
+            return self._judge(found) if on_first_process() else {}
         except KeyboardInterrupt:
-            if on_first_process():
-                self._write(self._results("interrupted"))
-                print(f"\ninterrupted; go on with: {self._command()} --ckpt_path last", file=sys.stderr)
+            self._leave("interrupted", "")
+            raise KeyboardInterrupt(f"interrupted; go on with: {self.options.command()} --ckpt_path last") from None
+        except Exception as error:
+            self._leave("failed", str(error))
             raise
-        part_ways()  # the baselines are trained and measured by one process
-        if not on_first_process():
-            return {}
-        scores, costs = compare(self.task, self.data, self.experiment.baselines, progress=self.options.progress)
-        results = self._results("complete")
-        results["test"] |= scores
-        results["training"] |= costs
-        results["labels"] |= {name: name.replace("_", " ") for name in scores}
-        self._examined(found, results)
-        self._write(results)
-        return results
 
     def _done_before(self) -> dict[str, Any] | None:
-        """The results of this seed, when a run of several seeds goes on and this one had finished."""
-        if self.options.checkpoint is None or not self.folder.results.exists():
+        """The results, when a run goes on that had ended by this very configuration."""
+        if self.options.checkpoint is None or not (self.folder.results.is_file() and self.folder.config.is_file()):
             return None
-        results = json.loads(self.folder.results.read_text())
+        if self.folder.config.read_text(encoding="utf-8") != self.experiment.configuration():
+            return None
+        results = json.loads(self.folder.results.read_text(encoding="utf-8"))
         return results if results["status"] == "complete" else None
 
     def _checkpoint(self) -> Path | None:
-        if self.options.checkpoint is None:
-            return None
-        several = self.options.seeds is not None and len(self.options.seeds) > 1
-        if several and not self.folder.checkpoints.exists():
-            return None  # a seed that had not begun
-        return self.folder.checkpoint(self.options.checkpoint)
+        name = self.options.checkpoint
+        if name is None or (self.options.several and name == "last" and not self.folder.last.is_file()):
+            return None  # or a seed that had not begun
+        return self.folder.checkpoint(name)
 
     def _test(self) -> Samples:
         collect = CollectSamples()
@@ -145,14 +166,56 @@ class _Run:
         self.trainer.test(self.task, datamodule=self.data, verbose=False)
         return samples(self.task, collect.found, self.data)
 
+    def _judge(self, found: Samples) -> dict[str, Any]:
+        """What one process alone does with the test: baselines, certificates, predictions, figures."""
+        self._examine(found)
+        scores, costs = compare(self.task, self.data, self.experiment.baselines, progress=self.options.progress)
+        self.reached |= {
+            "peak_memory": step_memory(self.task, self.data),
+            "training": costs,
+            "extra": dict(self.task.findings(found, self.data.splits)),
+        }
+        self.reached["test"] = {**self._tested(), **scores}
+        self.reached["labels"] = {"model": "implicit network", **{name: name.replace("_", " ") for name in scores}}
+        with figures.drawing():
+            self.reached["examples"] = figures.draw_examples(self.folder, self.task, found)
+            own = self.task.figures(found, self.data.splits)
+            self.reached["figures"] = figures.draw_figures(self.folder, own)
+        return self._write("complete")
+
+    def _examine(self, found: Samples) -> None:
+        """What the test says of the samples; on the disk before anything that takes long."""
+        self.reached |= {
+            "solver": record.solver_numbers(found),
+            "certificates": record.certificate_counts(found),
+            "trusted": int((found.worst == 0).sum()),
+        }
+        write_json(self.folder.certificates, record.certificate_record(self.task, found))
+        record.write_predictions(self.folder, found)
+
+    def _leave(self, status: str, reason: str) -> None:
+        """Write what was reached; that must not hide why the run ends."""
+        if not on_first_process():
+            return
+        if reason:
+            self.reached["failure"] = " ".join(reason.split())
+        with suppress(Exception):
+            self._write(status)
+
+    def _write(self, status: str) -> dict[str, Any]:
+        results = record.plain({**self._results(status), **self.reached})
+        results["seconds"] = time.perf_counter() - self.started
+        write_json(self.folder.results, results)
+        build_report(self.folder.path)
+        return results
+
+    def _tested(self) -> dict[str, dict[str, float]]:
+        metrics = self.trainer.callback_metrics
+        names = [name for name in metrics if name.startswith("test/")]
+        return {"model": {name.removeprefix("test/"): float(metrics[name]) for name in names}}
+
     def _results(self, status: str) -> dict[str, Any]:
         about = self.task.about()
-        timer = self.experiment.timer
-        test = {
-            name.removeprefix("test/"): float(value)
-            for name, value in self.trainer.callback_metrics.items()
-            if name.startswith("test/")
-        }
         return {
             "name": self.experiment.name,
             "title": about.title,
@@ -161,17 +224,17 @@ class _Run:
             "guarantees": list(about.guarantees),
             "status": status,
             "seed": self.experiment.seed,
-            "command": self._command(),
+            "command": self.options.command([self.experiment.seed]),
             "metrics": record.metric_directions(self.task),
-            "test": {"model": test},
+            "test": self._tested(),
             "validation": last_metrics(self.folder.path / "metrics.csv", "val/"),
             "labels": {"model": "implicit network"},
             "monitor": self.task.monitor,
             "best_epoch": best_epoch(self.folder.best),
             "epochs": self.trainer.current_epoch,
             "parameters": count_parameters(self.task),
-            "seconds_per_epoch": timer.median,
-            "peak_memory": step_memory(self.task, self.data) if status == "complete" else None,
+            "seconds_per_epoch": self.experiment.timer.median,
+            "peak_memory": None,
             "training": {},
             "solver": None,
             "certificates": {},
@@ -181,78 +244,3 @@ class _Run:
             "extra": {},
             **provenance(),
         }
-
-    def _examined(self, found: Samples, results: dict[str, Any]) -> None:
-        """Everything that needs the samples: certificates, predictions, figures."""
-        results["solver"] = record.solver_numbers(found)
-        results["certificates"] = record.certificate_counts(found)
-        results["trusted"] = int((found.worst == 0).sum())
-        write_json(self.folder.certificates, record.certificate_record(self.task, found))
-        record.write_predictions(self.folder, found)
-        with record.drawing():
-            results["examples"] = record.draw_examples(self.folder, self.task, found)
-            results["figures"] = record.draw_figures(self.folder, self.task.figures(found, self.data.splits))
-        results["extra"] = dict(self.task.findings(found, self.data.splits))
-
-    def _write(self, results: dict[str, Any]) -> None:
-        results["seconds"] = time.perf_counter() - self.started
-        write_json(self.folder.results, record.plain(results))
-        build_report(self.folder.path)
-
-    def _command(self) -> str:
-        words = ["il2o", "run", *map(str, self.options.config), f"--seeds={self.experiment.seed}"]
-        return shlex.join([*words, *self.options.overrides])
-
-
-def _claim(folder: RunFolder, options: Options) -> None:
-    """Make the folder; an earlier run in it is kept unless it may be replaced or gone on with."""
-    if not on_first_process():
-        return
-    if folder.path.exists() and not folder.path.is_dir():
-        raise FileExistsError(f"{folder.path} is a file; name another folder with --folder.")
-    folder.path.mkdir(parents=True, exist_ok=True)
-    old = [path for pattern in _OURS for path in folder.path.glob(pattern)]
-    if not old or options.checkpoint is not None:
-        return
-    if not options.overwrite:
-        raise FileExistsError(
-            f"{folder.path} holds an earlier run: go on with it (--ckpt_path last), replace it (--overwrite), or name "
-            "another folder (--folder DIR)."
-        )
-    for path in old:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def summarise(finished: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> dict[str, Any]:
-    """Mean and 95 % interval over the seeds of everything that `results.json` has one number for."""
-
-    def spread(values: Sequence[Any]) -> dict[str, Any]:
-        if any(value is None for value in values):
-            return {"mean": None, "half_width_95": None, "values": list(values)}
-        mean, half = interval([float(value) for value in values])
-        return {"mean": mean, "half_width_95": half, "values": list(values)}
-
-    def over(trees: Sequence[Any]) -> Any:
-        """The same tree with a spread in the place of each number that all seeds have."""
-        first = trees[0]
-        if isinstance(first, Mapping):
-            shared = [key for key in first if all(isinstance(tree, Mapping) and key in tree for tree in trees)]
-            found = {key: over([tree[key] for tree in trees]) for key in shared}
-            return {key: value for key, value in found.items() if value is not None}
-        if isinstance(first, bool) or not isinstance(first, (int, float)):
-            return None
-        return spread(trees)
-
-    first = finished[0]
-    numbers = ("seconds_per_epoch", "peak_memory", "seconds", "parameters", "best_epoch", "trusted")
-    return {
-        **{key: first[key] for key in ("name", "title", "summary", "problem", "guarantees", "metrics", "labels")},
-        "seeds": list(seeds),
-        "test": over([result["test"] for result in finished]),
-        "training": over([result["training"] for result in finished]),
-        "solver": over([result["solver"] for result in finished]),
-        "certificates": over([result["certificates"] for result in finished]),
-        "extra": over([result["extra"] for result in finished]),
-        "numbers": over([{name: result[name] for name in numbers} for result in finished]),
-        **{key: first[key] for key in ("machine", "versions", "git_commit")},
-    }

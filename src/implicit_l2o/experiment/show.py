@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from implicit_l2o.experiment.errors import ConfigurationError
 from implicit_l2o.experiment.folder import RunFolder
 from implicit_l2o.report import interval
 from implicit_l2o.report.html import build_report, build_summary
@@ -48,9 +49,12 @@ def rebuild(run: Path) -> Path:
     """Build the report of a run again, and those of its seeds.
 
     Raises:
-        FileNotFoundError: the folder holds no run.
+        ConfigurationError: the folder holds no run.
     """
     folder = RunFolder(run)
+    if not (folder.results.is_file() or folder.summary.is_file()):
+        what = "holds no results.json, nor summary.json" if run.is_dir() else "is no folder of a run"
+        raise ConfigurationError(f"{run} {what}; `il2o run` writes it.")
     if not folder.summary.is_file():
         return build_report(run)
     for seed in json.loads(folder.summary.read_text())["seeds"]:
