@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import implicit_l2o as il2o
+from implicit_l2o.applications.digits.task import DigitsTask
 from implicit_l2o.training import quiet
 from implicit_l2o.training.callbacks import GradientCosine, SolverProgressBar, SolverStatistics, WarmWeightAverage
 
@@ -285,6 +286,24 @@ def test_a_singular_adjoint_is_skipped_and_counted() -> None:
     assert rows.named("solver/gradient_skipped") == {0: 1.0, 1: 2.0}
     assert rows.named("solver/gradient_cosine") == {}
     assert callback.skipped == 2
+
+
+def test_the_cosine_is_that_of_what_the_loss_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a task, the training's own inference; of the digits' classifier, whose mode is None for JFB."""
+    seen, own = [], DigitsTask.training_inference
+
+    def training_inference(task: DigitsTask, d: Tensor) -> il2o.Inference:
+        seen.append(task.training)
+        return own(task, d)
+
+    monkeypatch.setattr(DigitsTask, "training_inference", training_inference)
+    rows, images = Rows(), TensorDataset(torch.rand(16, 1, 8, 8), torch.randint(0, 10, (16,)))
+    trainer(GradientCosine(every=1), SolverStatistics(every=1), logger=rows, max_steps=2).fit(
+        DigitsTask(), DataLoader(images, batch_size=8)
+    )
+    assert seen == [True] * 6  # twice to compare, once to train
+    assert all(0 < cosine < 1 for cosine in rows.named("solver/gradient_cosine").values())
+    assert all(0 < rate < 0.8 for rate in rows.named("solver/contraction").values())  # the proven factor
 
 
 class Noisy(nn.Module):

@@ -448,13 +448,20 @@ def test_a_checkpoint_may_be_taken_elsewhere_alone(finished: Path, tmp_path: Pat
 
 
 def test_the_best_and_the_last_are_named(finished: Path) -> None:
-    run = trainer(finished)
-    fit(run, str(finished / "best.ckpt"))
-    assert run.checkpoint_callback is not None
+    """Also to a process that did not train."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name in ("best", "last"):
-            assert run.validate(datamodule=Data(), ckpt_path=name, verbose=False)[0]["val/loss"] > 0
+            run = trainer(finished)
+            assert run.validate(Task(nothing), datamodule=Data(), ckpt_path=name, verbose=False)[0]["val/loss"] > 0
+            assert Path(str(run.ckpt_path)) == finished / f"{name}.ckpt"
+
+
+def test_a_damaged_last_checkpoint_ends_a_resume_with_one_line(finished: Path) -> None:
+    whole = (finished / "last.ckpt").read_bytes()
+    (finished / "last.ckpt").write_bytes(whole[:-100])
+    text = message(lambda: fit(trainer(finished), "last"))
+    assert text == (f"{finished / 'last.ckpt'} is truncated or damaged. In the same folder can be read: best.ckpt.")
 
 
 def test_a_trial_run_writes_nothing(tmp_path: Path) -> None:
