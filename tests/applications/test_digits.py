@@ -487,7 +487,10 @@ def test_small_experiment_learns(outcome: tuple[Path, dict[str, Any]]) -> None:
 
 def test_the_experiment_draws(outcome: tuple[Path, dict[str, Any]]) -> None:
     folder, results = outcome
-    assert [figure["title"] for figure in results["figures"]] == ["Images and certificates", "What the certificates catch"]
+    assert [figure["title"] for figure in results["figures"]] == [
+        "Images and certificates",
+        "What the certificates catch",
+    ]
     assert [example["kind"] for example in results["examples"]] == ["best", "median", "worst"]
     for entry in (*results["figures"], *({"file": example["figure"]} for example in results["examples"])):
         assert "<svg" in (folder / entry["file"]).read_text()

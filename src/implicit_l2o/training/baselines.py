@@ -101,7 +101,12 @@ class Trained(AbstractBaseline):
             with torch.random.fork_rng(devices=[]):
                 torch.default_generator.manual_seed(data.run_seed)
                 training = fit(
-                    self.task, data, epochs=self.epochs, weight_average=self.weight_average, progress=progress, label=name
+                    self.task,
+                    data,
+                    epochs=self.epochs,
+                    weight_average=self.weight_average,
+                    progress=progress,
+                    label=name,
                 )
             memory = step_memory(self.task, data)
         finally:
