@@ -106,7 +106,8 @@ class MetricsLogger(Logger):
         elif last is self._written and any(k not in last or last[k] != v for k, v in values.items()):
             last = dict(last)  # write it again
             self._pending.append(last)
-        last.update(values)
+        epoch = last.get("epoch", values.get("epoch"))  # the first said: after the last epoch Lightning counts on
+        last.update(values if epoch is None else values | {"epoch": epoch})
         last["step"] = step
 
     @rank_zero_only
