@@ -149,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _guarded(options)
     except KeyboardInterrupt as interrupt:
-        print(f"\nil2o: {interrupt or 'interrupted.'}", file=sys.stderr)
+        print(f"\nil2o: {str(interrupt) or 'interrupted.'}", file=sys.stderr)
         return _INTERRUPTED
     except BrokenPipeError:  # the reader of the output, such as `head`, has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,6 +1,7 @@
 """`il2o certify`: a trained model on new data, with a certificate for each sample."""
 
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -104,7 +105,11 @@ def _inputs(task: AbstractTask, run: Path, data: Path, array: str | None) -> Ten
 
 
 def _examined(task: AbstractTask, d: Tensor, batch_size: int, progress: bool) -> Iterator[dict[str, Tensor]]:
-    with tqdm(total=len(d), desc="certify", unit="sample", file=sys.stderr, disable=not progress) as bar:
+    with (
+        tqdm(total=len(d), desc="certify", unit="sample", file=sys.stderr, disable=not progress) as bar,
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore", il2o.ConvergenceWarning)  # the record says it of each sample
         for batch in d.split(batch_size):
             yield task.examine(batch)
             bar.update(len(batch))

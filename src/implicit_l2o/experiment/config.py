@@ -14,7 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 
 from implicit_l2o.experiment.check import check_calibration, load_data, try_model
-from implicit_l2o.experiment.diagnose import diagnose, find_nodes
+from implicit_l2o.experiment.diagnose import complaint, diagnose, find_nodes
 from implicit_l2o.experiment.errors import ConfigurationError, in_words, root
 from implicit_l2o.experiment.folder import RunFolder
 from implicit_l2o.experiment.sources import config_files, merged, read_yaml, see_beside
@@ -190,15 +190,15 @@ class ExperimentCLI(LightningCLI):
     def _unmade(self, error: Exception) -> str:
         """The key of the object that refused its arguments, and what it said."""
         cause = root(error)
+        config = self.config.as_dict()
         for frame, _ in traceback.walk_tb(cause.__traceback__):
-            maker = frame.f_locals.get("self")
-            keys = [] if maker is None or frame.f_code.co_name != "__init__" else self._keys_of(type(maker))
+            maker = type(frame.f_locals.get("self"))
+            if frame.f_code.co_name != "__init__":
+                continue
+            keys = [_GROUPS[maker]] if maker in _GROUPS else find_nodes(config, maker, frame.f_locals)
             if keys:
                 return f"{' or '.join(keys)}: {in_words(cause)}"
-        return in_words(cause)
-
-    def _keys_of(self, cls: type) -> list[str]:
-        return [_GROUPS[cls]] if cls in _GROUPS else find_nodes(self.config.as_dict(), cls)
+        return complaint(self._parser(self.subcommand), self.given) or in_words(cause)
 
     def check(self) -> None:
         """Find before the training what would end it: missing data, a model that does not take them, too few samples.
@@ -232,8 +232,14 @@ class ExperimentCLI(LightningCLI):
         """Ctrl-C is a `KeyboardInterrupt`, whatever Lightning makes of it."""
         if subcommand != "fit":
             self.check()
-        with quiet(), interruptible(self.trainer):
-            super()._run_subcommand(subcommand)
+        try:
+            with quiet(), interruptible(self.trainer):
+                super()._run_subcommand(subcommand)
+        except KeyboardInterrupt:
+            hint = "; go on with --ckpt_path last" if subcommand == "fit" and self.folder.last.is_file() else ""
+            raise KeyboardInterrupt(f"interrupted{hint}.") from None
+        finally:
+            self.folder.release()
         if subcommand in ("fit", "predict") and on_first_process():
             print(f"written: {self.folder.model if subcommand == 'fit' else self.folder.path / 'predict'}")
 
@@ -264,7 +270,9 @@ class ExperimentCLI(LightningCLI):
         ]
 
     def _loggers(self, wanted: Any) -> list[Logger]:
-        """`metrics.csv` always, for the report reads it; the user's loggers, by default TensorBoard."""
+        """`metrics.csv` for every training, since the report reads it; the user's loggers, by default TensorBoard."""
+        if self.subcommand not in (None, "fit"):
+            return [] if wanted is True else _listed(wanted or None)
         ours: list[Logger] = [MetricsLogger(self.folder.path)]
         if wanted is None or wanted is True:
             return [*ours, BoardLogger(self.folder.path)]

@@ -28,9 +28,14 @@ def diagnose(parser: ArgumentParser, arguments: Sequence[str], message: str) -> 
     Raises:
         ConfigurationError: a file is no configuration at all.
     """
+    given = merged(arguments)
+    return complaint(parser, given) or _missing(("model", "data"), given) or _flattened(message)
+
+
+def complaint(parser: ArgumentParser, given: Mapping[str, Any]) -> str | None:
+    """The first key that is unknown, or whose value does not fit."""
     schema, _ = _schema(parser)
-    given = {key: value for key, value in merged(arguments).items() if key not in ("print_config", "help")}
-    return _keys(schema, given, "") or _missing(("model", "data"), given) or _flattened(message)
+    return _keys(schema, {key: value for key, value in given.items() if key not in ("print_config", "help")}, "")
 
 
 def _missing(required: Sequence[str], given: Mapping[str, Any]) -> str | None:
@@ -49,17 +54,24 @@ def _flattened(message: str) -> str:
     return one_line(" ".join(kept[:4]) or message)
 
 
-def find_nodes(given: Any, cls: type, key: str = "") -> list[str]:
-    """The keys at which a configuration has an object of a class."""
+def find_nodes(given: Any, cls: type, values: Mapping[str, Any], key: str = "") -> list[str]:
+    """The keys at which a configuration has an object of a class that was given these values."""
     if isinstance(given, Mapping):
-        path = given.get("class_path")
-        own = [key] if isinstance(path, str) and path.rpartition(".")[2] == cls.__name__ else []
-        return own + [
-            found for name, value in given.items() for found in find_nodes(value, cls, f"{key}.{name}".lstrip("."))
-        ]
+        inner = ((f"{key}.{name}".lstrip("."), value) for name, value in given.items())
+        own = [key] if _is_node(given, cls, values) else []
+        return own + [found for name, value in inner for found in find_nodes(value, cls, values, name)]
     if isinstance(given, list):
-        return [found for i, value in enumerate(given) for found in find_nodes(value, cls, f"{key}[{i}]")]
+        return [found for i, item in enumerate(given) for found in find_nodes(item, cls, values, f"{key}[{i}]")]
     return []
+
+
+def _is_node(given: Mapping[str, Any], cls: type, values: Mapping[str, Any]) -> bool:
+    path = given.get("class_path")
+    if not isinstance(path, str) or path.rpartition(".")[2] != cls.__name__:
+        return False
+    arguments = given.get("init_args") or {}
+    plain = {name: value for name, value in arguments.items() if isinstance(value, (bool, int, float, str))}
+    return all(values.get(name, value) == value for name, value in plain.items())
 
 
 def _schema(parser: ArgumentParser) -> tuple[Schema, list[str]]:
@@ -161,15 +173,14 @@ def _import(path: str, bases: tuple[type, ...]) -> Any:
         known = {cls.__name__: cls for cls in _subclasses(bases)}
         return known.get(name, f"there is no {_names(bases)} called {path!r}.")
     try:
-        return getattr(importlib.import_module(module), name)
-    except AttributeError:
-        return f"cannot import {path}: {module} has no {name}."
+        imported = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name and (module == error.name or module.startswith(f"{error.name}.")):
             return f"cannot import {path}: there is no module {error.name} here, beside the configuration or installed."
         return f"cannot import {path}: {in_words(error)}"
     except Exception as error:  # whatever the module does
         return f"cannot import {path}: {in_words(error)}"
+    return getattr(imported, name, f"cannot import {path}: {module} has no {name}.")
 
 
 def _fits_class(cls: Any, bases: tuple[type, ...]) -> bool:

@@ -19,7 +19,15 @@ from implicit_l2o.experiment.provenance import provenance
 from implicit_l2o.experiment.summary import summarise
 from implicit_l2o.report import write_json
 from implicit_l2o.report.html import build_report, build_summary
-from implicit_l2o.training import CollectSamples, Samples, count_parameters, interruptible, quiet, step_memory
+from implicit_l2o.training import (
+    CollectSamples,
+    MetricsLogger,
+    Samples,
+    count_parameters,
+    interruptible,
+    quiet,
+    step_memory,
+)
 from implicit_l2o.training.distributed import part_ways
 
 
@@ -161,7 +169,9 @@ class _Run:
         return self.folder.checkpoint(name)
 
     def _test(self) -> Samples:
+        """The test; `metrics.csv` is of the training, whose last row would else take the test's epoch."""
         collect = CollectSamples()
+        self.trainer.loggers = [logger for logger in self.trainer.loggers if not isinstance(logger, MetricsLogger)]
         self.trainer.callbacks.append(collect)  # type: ignore[attr-defined]
         self.trainer.test(self.task, datamodule=self.data, verbose=False)
         return samples(self.task, collect.found, self.data)
