@@ -49,9 +49,7 @@ def keep(run: Path, figures: Sequence[str] = (), *, root: Path = ROOT) -> list[P
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the options and copy; the exit status."""
-    parser = argparse.ArgumentParser(
-        description="Keep a run: results/NAME.json, docs/assets/NAME_*.svg."
-    )
+    parser = argparse.ArgumentParser(description="Keep a run: results/NAME.json, docs/assets/NAME_*.svg.")
     parser.add_argument("run", type=Path, help="folder that il2o run wrote")
     parser.add_argument("--figures", nargs="*", default=[], metavar="NAME", help="of the first seed, for the pages")
     options = parser.parse_args(arguments)

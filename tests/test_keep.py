@@ -5,6 +5,7 @@ from pathlib import Path
 
 import keep
 import pytest
+
 from run_folder import make_run_folder
 
 
