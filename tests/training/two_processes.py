@@ -206,7 +206,7 @@ def go_on(folder: Path, checkpoint: Path | None) -> dict[str, Any]:
     torch.manual_seed(2)
     task, recorder = Task(il2o.JFB()).double(), Recorder()
     with quiet():
-        lightning = trainer(1, folder, [recorder], max_epochs=2, limit_val_batches=0)
+        lightning = trainer(1, folder, [RandomState(), recorder], max_epochs=2, limit_val_batches=0)
         lightning.fit(task, datamodule=Targets(double=True), ckpt_path=checkpoint, weights_only=checkpoint and True)
     return {"samples": recorder.samples, "weights": nn.utils.parameters_to_vector(task.parameters()).detach()}
 
