@@ -18,6 +18,7 @@ from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers.logger import Logger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
+from torchmetrics.classification import BinaryAUROC
 
 import implicit_l2o as il2o
 from implicit_l2o.applications.digits.task import DigitsTask
@@ -461,6 +462,21 @@ def test_an_interrupted_validation_does_not_exchange_the_two(tmp_path: Path) -> 
     assert not torch.equal(
         saved["state_dict"]["model.encoder.weight"], saved["current_model_state"]["model.encoder.weight"]
     )
+
+
+def test_an_average_goes_with_metrics_that_have_buffers() -> None:
+    """They come with the first validation, after the average began."""
+
+    class Measured(Task):
+        def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
+            if not hasattr(self, "score"):
+                self.score = nn.ModuleDict({"area": BinaryAUROC(thresholds=5)})
+                self.last = nn.BatchNorm1d(3)
+            self.score["area"].update(self.infer(batch[0]).x[:, 0].sigmoid(), (batch[1][:, 0] > 0).int())
+
+    task = Measured(layer())
+    trainer(WarmWeightAverage(0.9), max_epochs=3).fit(task, loader(), loader())
+    assert torch.equal(task.score["area"].thresholds, torch.linspace(0, 1, 5))
 
 
 @pytest.mark.parametrize("decay", [0.0, 1.0, -1.0])

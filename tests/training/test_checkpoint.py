@@ -24,6 +24,7 @@ from torch import nn
 
 from implicit_l2o.training import (
     AtomicCheckpointIO,
+    BoardLogger,
     CheckpointError,
     Checkpoints,
     FileError,
@@ -220,15 +221,15 @@ def test_a_training_on_a_full_disk_ends_with_one_line_and_a_checkpoint(small_dis
 
     def fill(task: Task) -> None:
         if task.trainer.global_step == 12:
-            used = shutil_free(small_disk)
-            (small_disk / "other").write_bytes(b"0" * (used - 4096))
+            left = free(small_disk)
+            (small_disk / "other").write_bytes(b"0" * (left - 4096))
 
     def train() -> None:
         trainer = pl.Trainer(
             max_epochs=6,
             accelerator="cpu",
             callbacks=[Checkpoints(small_disk / "checkpoints"), EarlyStopping("val/loss")],
-            logger=MetricsLogger(small_disk),
+            logger=[MetricsLogger(small_disk), BoardLogger(small_disk)],
             plugins=[AtomicCheckpointIO()],
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -247,7 +248,25 @@ def test_a_training_on_a_full_disk_ends_with_one_line_and_a_checkpoint(small_dis
     assert len((small_disk / "metrics.csv").read_text().splitlines()) >= 11
 
 
-def shutil_free(folder: Path) -> int:
+def test_tensorboard_on_a_full_disk(small_disk: Path) -> None:
+    """It says so, and does not wait for ever."""
+
+    def log() -> None:
+        logger = BoardLogger(small_disk)
+        try:
+            for step in range(10_000):
+                logger.log_metrics({"train/loss": 1.0}, step)
+                if step % 100 == 0:
+                    logger.flush()
+        finally:
+            logger.finalize("failed")
+
+    expected = f"FileError: Cannot write TensorBoard's events in {small_disk}: No space left on device."
+    assert in_a_child(log) == expected
+    assert in_a_child(log) == expected  # nor is there room for the beginning of a file
+
+
+def free(folder: Path) -> int:
     disk = os.statvfs(folder)
     return disk.f_bavail * disk.f_frsize
 

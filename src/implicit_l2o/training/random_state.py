@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import distributed
 
+from implicit_l2o.training.distributed import draw_apart
 from implicit_l2o.training.resuming import load_positions, make_iterator
 
 
@@ -110,7 +111,12 @@ class RandomState(pl.Callback):
             )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Inside an epoch the next draw is the fetching of a batch; no hook stands between."""
+        """Inside an epoch the next draw is the fetching of a batch; no hook stands between.
+
+        Where there is nothing to put back, the processes part: from here on each draws for its own samples.
+        """
+        if self._pending is None:
+            draw_apart(trainer.global_rank)
         if trainer.fit_loop.restarted_mid_epoch:
             load_positions(trainer)
             self._restore()
