@@ -338,7 +338,7 @@ def test_splits_are_disjoint_stratified_and_drawn_by_the_seed() -> None:
 def test_a_folder_without_mnist_is_refused_before_any_training(tmp_path: Path) -> None:
     config = [f"--config={EXPERIMENTS / 'mnist.yaml'}", f"--data.init_args.folder={tmp_path}"]
     with pytest.raises(ConfigurationError, match=r"data\.init_args\.folder: .*train-00000-of-00001\.parquet"):
-        ExperimentCLI([*config, f"--folder={tmp_path / 'run'}"]).check_data()
+        ExperimentCLI([*config, f"--folder={tmp_path / 'run'}"]).check()
 
 
 def test_a_broken_mnist_file_names_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
