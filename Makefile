@@ -12,7 +12,9 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; 
 STAMP := $(VENV)/installed-$(shell { cat pyproject.toml constraints.txt; echo '$(EXTRAS) $(CURDIR)'; } | cksum | cut -d' ' -f1)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format docs bench lock clean
+.PHONY: help setup demo test lint format docs bench results lock clean
+
+comma := ,
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +57,17 @@ docs: setup  ## build the documentation: site/index.html
 
 bench: setup  ## measure again what the benchmarks write to results/
 	set -e; for script in benchmarks/*.py; do $(BIN)/python "$$script"; done
+
+SEEDED = $(BIN)/il2o run experiments/$(1).yaml --seeds $(2) --folder runs/$(1) --overwrite $(3) && $(BIN)/python scripts/keep.py runs/$(1)
+
+# Times are of a quiet machine only. MNIST is downloaded, or taken from a folder: make results MNIST="--data.folder DIR"
+results: setup  ## run the experiments of the tables again, about 40 minutes, and fill the pages with their numbers
+	$(call SEEDED,shortest_path_5x5,$(shell seq -s , 0 9),) --figures paths residuals
+	$(call SEEDED,shortest_path_variants,$(shell seq -s , 0 9),)
+	$(call SEEDED,digits,5$(comma)6$(comma)7$(comma)8$(comma)9,) --figures images_and_certificates what_the_certificates_catch
+	$(call SEEDED,mnist,0,$(MNIST))
+	$(BIN)/python -m implicit_l2o.applications.learned_cost --out results --figures docs/assets
+	$(BIN)/python scripts/render.py
 
 lock:  ## resolve constraints.txt anew, for every extra, in an environment of its own
 	$(PYTHON) -m venv --clear $(VENV)-lock

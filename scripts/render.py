@@ -67,6 +67,11 @@ def over_seeds(values: float | Sequence[float] | Mapping[str, Any], digits: int 
     return f"{mean:.{digits}f} ± {half:.{digits}f}"
 
 
+def median(values: Sequence[float]) -> float:
+    """The median, which a passing load on the machine does not move."""
+    return statistics.median(values)
+
+
 def scientific(value: float, digits: int = 1) -> str:
     """`0.00012` as `1.2e-4`."""
     mantissa, exponent = f"{value:.{digits}e}".split("e")
@@ -112,7 +117,7 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
         autoescape=False,  # Markdown, of our own files
     )
-    filters = (percent, scientific, each_seed, over_seeds, times, above, as_table)
+    filters = (percent, scientific, each_seed, median, over_seeds, times, above, as_table)
     env.filters |= {function.__name__: function for function in filters}
     return env
 

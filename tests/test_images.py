@@ -260,9 +260,7 @@ def test_broken_download_leaves_nothing(change, reason: str, hub: Hub, tmp_path:
 def test_offline_names_the_folder_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "HUB", "http://127.0.0.1:9")  # nothing listens there
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with pytest.raises(
-        ConnectionError, match=r"could not be downloaded .*; give a folder \(folder=\)"
-    ) as error:
+    with pytest.raises(ConnectionError, match=r"could not be downloaded .*; give a folder \(folder=\)") as error:
         download(tmp_path)
     assert "\n" not in str(error.value)
 

@@ -1,4 +1,4 @@
-"""What the pages show of a run is copied from its folder."""
+"""A run is kept as the pages need it: its summary, and figures of its first seed with colours of their own."""
 
 import json
 from pathlib import Path
@@ -6,23 +6,28 @@ from pathlib import Path
 import keep
 import pytest
 
-
-def test_summary_and_figures_are_kept(tmp_path: Path) -> None:
-    run = tmp_path / "runs" / "anything"
-    (run / "seed_3" / "figures").mkdir(parents=True)
-    summary = {"name": "paths", "seeds": [3, 4], "test": {"model": {"regret": {"values": [0.1, 0.2]}}}}
-    (run / "summary.json").write_text(json.dumps(summary))
-    (run / "seed_3" / "figures" / "grid.svg").write_text('<svg viewBox="0 0 1 1"></svg>')
-    written = keep.keep(run, ["grid"], root=tmp_path)
-    assert written == [tmp_path / "results" / "paths.json", tmp_path / "docs" / "assets" / "paths_grid.svg"]
-    assert json.loads(written[0].read_text()) == summary
-    assert written[1].read_text() == '<svg style="color: #1f1f1f; background: #ffffff" viewBox="0 0 1 1"></svg>'
+from run_folder import make_run_folder
 
 
-@pytest.mark.parametrize("figures", [[], ["grid"]])
-def test_a_missing_file_is_named(tmp_path: Path, figures: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    if figures:
-        (tmp_path / "summary.json").write_text('{"name": "paths", "seeds": [0]}')
-    with pytest.raises(SystemExit, match="2"):
-        keep.main([str(tmp_path), "--figures", *figures])
-    assert ("grid.svg" if figures else "summary.json") + " is not there" in capsys.readouterr().err
+def test_the_summary_of_one_seed_is_made(tmp_path: Path) -> None:
+    run = make_run_folder(tmp_path / "run", samples=20)
+    [written] = keep.keep(run, root=tmp_path)
+    results, summary = json.loads((run / "results.json").read_text()), json.loads(written.read_text())
+    assert written == tmp_path / "results" / f"{results['name']}.json"
+    assert summary["seeds"] == [results["seed"]]
+    for name, value in results["test"]["model"].items():
+        assert summary["test"]["model"][name] == {"mean": value, "half_width_95": None, "values": [value]}
+
+
+def test_a_figure_gets_colours_of_its_own(tmp_path: Path) -> None:
+    run = make_run_folder(tmp_path / "run", samples=20)
+    figure = next((run / "figures").glob("*.svg"))
+    *_, written = keep.keep(run, [figure.stem], root=tmp_path)
+    assert written.parent == tmp_path / "docs" / "assets"
+    assert "background: #ffffff" in written.read_text()
+
+
+def test_a_folder_without_a_run_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        keep.main([str(tmp_path)])
+    assert "is not there; `il2o run` writes it" in capsys.readouterr().err

@@ -160,6 +160,23 @@ def test_a_better_baseline_is_the_bold_one_and_what_is_missing_is_a_dash(tmp_pat
     assert f'<td class="num">{numbers.MISSING}</td>' in html
 
 
+def test_what_a_training_cost_stands_beside_the_scores(page: Page) -> None:
+    """Of the model and the trained baseline; the constant predictor has a dash."""
+    text = " ".join(page.text.split())
+    assert re.search(r"method .*?parameters time per epoch peak memory", text)
+    assert re.search(r"two-stage regression .*?35,000 310 ms 4.0 MB", text)
+
+
+def test_the_test_is_no_curve_of_the_training(tmp_path: Path) -> None:
+    run = make_run_folder(tmp_path, samples=20)
+    rows = (run / "metrics.csv").read_text().splitlines()
+    table = [f"{rows[0]},test/accuracy,lr", *(f"{row},0.5,0.01" for row in rows[1:])]
+    (run / "metrics.csv").write_text("\n".join(table))
+    text = build_report(run).read_text()
+    assert "test/accuracy" not in text
+    assert "learning rate" in text
+
+
 def test_rebuilding_gives_the_same_bytes_and_leaves_nothing_else(tmp_path: Path) -> None:
     folder = make_run_folder(tmp_path / "run", samples=8)
     before = build_report(folder).read_bytes()

@@ -487,10 +487,27 @@ def test_small_experiment_learns(outcome: tuple[Path, dict[str, Any]]) -> None:
 
 def test_the_experiment_draws(outcome: tuple[Path, dict[str, Any]]) -> None:
     folder, results = outcome
-    assert [figure["title"] for figure in results["figures"]] == ["Images and certificates", "What the certificates catch"]
+    assert [figure["title"] for figure in results["figures"]] == [
+        "Images and certificates",
+        "What the certificates catch",
+    ]
     assert [example["kind"] for example in results["examples"]] == ["best", "median", "worst"]
     for entry in (*results["figures"], *({"file": example["figure"]} for example in results["examples"])):
         assert "<svg" in (folder / entry["file"]).read_text()
+
+
+def test_a_baseline_of_the_same_configuration_trains_to_the_same_weights(tmp_path: Path) -> None:
+    """So the baselines differ from the model by what their configuration says: weights, batches and noise are the same."""
+    settings = quick(2)
+    settings["baselines"] = {
+        "again": {"class_path": "implicit_l2o.training.Trained", "init_args": {"epochs": 2, "task": settings["model"]}}
+    }
+    (tmp_path / "digits.yaml").write_text(yaml.safe_dump(settings))
+    threads = torch.get_num_threads()
+    _, [results] = run(Options(config=[tmp_path / "digits.yaml"], seeds=[3], folder=tmp_path / "run", progress=False))
+    torch.set_num_threads(threads)
+    os.environ.pop("PL_GLOBAL_SEED", None)
+    assert results["test"]["again"] == pytest.approx(results["test"]["model"], rel=1e-6)
 
 
 def test_an_unknown_key_is_named() -> None:

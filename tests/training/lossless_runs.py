@@ -25,9 +25,23 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, LearningRateMonitor
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
+from torchmetrics import MeanSquaredError, Metric
 
-from implicit_l2o.training import AtomicCheckpointIO, BoardLogger, Checkpoints, MetricsLogger, RandomState
-from implicit_l2o.training.data import AbstractData, Splits
+import implicit_l2o as il2o
+from implicit_l2o.training import (
+    AbstractData,
+    AbstractTask,
+    AtomicCheckpointIO,
+    BoardLogger,
+    Checkpoints,
+    EpochTimer,
+    GradientCosine,
+    MetricsLogger,
+    RandomState,
+    SolverStatistics,
+    Splits,
+    WarmWeightAverage,
+)
 
 EPOCHS, STEPS, SAMPLES = 6, 5, 20
 
@@ -77,6 +91,30 @@ class Task(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
+class Nearest(AbstractTask):
+    """A small task of the kind that applications have: the learned quadratic cost over the nonnegative orthant."""
+
+    def __init__(self, event: Callable[["Nearest"], None]) -> None:
+        super().__init__(
+            il2o.ImplicitLayer(
+                encoder=nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.2), nn.ReLU(), nn.Linear(8, 1)),
+                build=lambda w: il2o.ForwardBackward(
+                    il2o.Problem(F=il2o.QuadraticCost(linear=w, diagonal=1.0), g=il2o.NonnegativeOrthant()), step=0.5
+                ),
+                x0=torch.zeros_like,
+            )
+        )
+        self.event = event
+
+    def loss(self, inference: il2o.Inference, batch: Any) -> Tensor:
+        if self.training:
+            self.event(self)
+        return (inference.x - batch[1]).square().mean()
+
+    def metrics(self) -> dict[str, Metric]:
+        return {"error": MeanSquaredError()}
+
+
 class Silent(pl.Callback):
     """Draws where nobody looks."""
 
@@ -91,7 +129,7 @@ def nothing(task: Task) -> None:
 def train(
     folder: Path,
     *,
-    event: Callable[[Task], None] = nothing,
+    event: Callable[[Any], None] = nothing,
     resume: bool = False,
     resumable: bool = False,
     patience: int = 100,
@@ -140,7 +178,7 @@ def kill() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def at_step(step: int, action: Callable[[], None]) -> Callable[[Task], None]:
+def at_step(step: int, action: Callable[[], None]) -> Callable[[Any], None]:
     def event(task: Task) -> None:
         if task.trainer.global_step == step:
             action()
@@ -159,7 +197,7 @@ class KillIn(pl.Callback):
         setattr(self, hook, end)
 
 
-def kill_while_writing(step: int) -> Callable[[Task], None]:
+def kill_while_writing(step: int) -> Callable[[Any], None]:
     """From this step on, torch.save dies in the middle."""
     whole = torch.save
 
@@ -207,6 +245,27 @@ def interrupt_in_validation(folder: Path) -> None:
                 os.kill(os.getpid(), signal.SIGINT)
 
     interrupted(lambda: train(folder, callbacks=(Interrupt(),)))
+
+
+def train_application(folder: Path, event: Callable[[Any], None] = nothing, *, resume: bool = False) -> None:
+    """With everything that `il2o run` adds."""
+    pl.seed_everything(3, verbose=False)
+    task, average = Nearest(event), WarmWeightAverage(0.9)
+    trainer = pl.Trainer(
+        max_epochs=EPOCHS,
+        accelerator="cpu",
+        callbacks=[
+            *(average, RandomState(), EpochTimer(), SolverStatistics(every=3), GradientCosine(every=4)),
+            Checkpoints(folder / "checkpoints"),
+        ],
+        logger=[MetricsLogger(folder), BoardLogger(folder)],
+        plugins=[AtomicCheckpointIO()],
+        log_every_n_steps=2,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(task, datamodule=Data(batch_size=SAMPLES // STEPS), ckpt_path="last" if resume else None)
+    torch.save(task.state_dict(), folder / "final.pt")
 
 
 def on_rank(rank: int, action: Callable[[], None]) -> Callable[[], None]:
@@ -326,6 +385,16 @@ RUNS: dict[str, list[Callable[[Path], Any]]] = {
             lambda: train(f, resumable=True, val_check_interval=2, event=at_step(11, send(signal.SIGINT)))
         ),
         lambda f: train(f, resumable=True, val_check_interval=2, resume=True),
+    ],
+    "application": [train_application],
+    "application, killed": [
+        lambda f: train_application(f, at_step(17, kill)),
+        lambda f: train_application(f, resume=True),
+    ],
+    "application, interrupted": [
+        lambda f: interrupted(lambda: train_application(f, at_step(15, send(signal.SIGINT)))),
+        lambda f: interrupted(lambda: train_application(f, at_step(17, send(signal.SIGINT)), resume=True)),
+        lambda f: train_application(f, resume=True),
     ],
     "two processes": [on_two(lambda f: train(f, resumable=True, devices=2))],
     "two processes, killed": [

@@ -18,8 +18,10 @@ from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers.logger import Logger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
+from torchmetrics.classification import BinaryAUROC
 
 import implicit_l2o as il2o
+from implicit_l2o.applications.digits.task import DigitsTask
 from implicit_l2o.training import quiet
 from implicit_l2o.training.callbacks import GradientCosine, SolverProgressBar, SolverStatistics, WarmWeightAverage
 
@@ -287,6 +289,24 @@ def test_a_singular_adjoint_is_skipped_and_counted() -> None:
     assert callback.skipped == 2
 
 
+def test_the_cosine_is_that_of_what_the_loss_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a task, the training's own inference; of the digits' classifier, whose mode is None for JFB."""
+    seen, own = [], DigitsTask.training_inference
+
+    def training_inference(task: DigitsTask, d: Tensor) -> il2o.Inference:
+        seen.append(task.training)
+        return own(task, d)
+
+    monkeypatch.setattr(DigitsTask, "training_inference", training_inference)
+    rows, images = Rows(), TensorDataset(torch.rand(16, 1, 8, 8), torch.randint(0, 10, (16,)))
+    trainer(GradientCosine(every=1), SolverStatistics(every=1), logger=rows, max_steps=2).fit(
+        DigitsTask(), DataLoader(images, batch_size=8)
+    )
+    assert seen == [True] * 6  # twice to compare, once to train
+    assert all(0 < cosine < 1 for cosine in rows.named("solver/gradient_cosine").values())
+    assert all(0 < rate < 0.8 for rate in rows.named("solver/contraction").values())  # the proven factor
+
+
 class Noisy(nn.Module):
     """Everything a forward pass can change: statistics, random states, a generator and a counter of its own."""
 
@@ -442,6 +462,21 @@ def test_an_interrupted_validation_does_not_exchange_the_two(tmp_path: Path) -> 
     assert not torch.equal(
         saved["state_dict"]["model.encoder.weight"], saved["current_model_state"]["model.encoder.weight"]
     )
+
+
+def test_an_average_goes_with_metrics_that_have_buffers() -> None:
+    """They come with the first validation, after the average began."""
+
+    class Measured(Task):
+        def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
+            if not hasattr(self, "score"):
+                self.score = nn.ModuleDict({"area": BinaryAUROC(thresholds=5)})
+                self.last = nn.BatchNorm1d(3)
+            self.score["area"].update(self.infer(batch[0]).x[:, 0].sigmoid(), (batch[1][:, 0] > 0).int())
+
+    task = Measured(layer())
+    trainer(WarmWeightAverage(0.9), max_epochs=3).fit(task, loader(), loader())
+    assert torch.equal(task.score["area"].thresholds, torch.linspace(0, 1, 5))
 
 
 @pytest.mark.parametrize("decay", [0.0, 1.0, -1.0])

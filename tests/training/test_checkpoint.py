@@ -24,6 +24,7 @@ from torch import nn
 
 from implicit_l2o.training import (
     AtomicCheckpointIO,
+    BoardLogger,
     CheckpointError,
     Checkpoints,
     FileError,
@@ -220,15 +221,15 @@ def test_a_training_on_a_full_disk_ends_with_one_line_and_a_checkpoint(small_dis
 
     def fill(task: Task) -> None:
         if task.trainer.global_step == 12:
-            used = shutil_free(small_disk)
-            (small_disk / "other").write_bytes(b"0" * (used - 4096))
+            left = free(small_disk)
+            (small_disk / "other").write_bytes(b"0" * (left - 4096))
 
     def train() -> None:
         trainer = pl.Trainer(
             max_epochs=6,
             accelerator="cpu",
             callbacks=[Checkpoints(small_disk / "checkpoints"), EarlyStopping("val/loss")],
-            logger=MetricsLogger(small_disk),
+            logger=[MetricsLogger(small_disk), BoardLogger(small_disk)],
             plugins=[AtomicCheckpointIO()],
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -247,7 +248,25 @@ def test_a_training_on_a_full_disk_ends_with_one_line_and_a_checkpoint(small_dis
     assert len((small_disk / "metrics.csv").read_text().splitlines()) >= 11
 
 
-def shutil_free(folder: Path) -> int:
+def test_tensorboard_on_a_full_disk(small_disk: Path) -> None:
+    """It says so, and does not wait for ever."""
+
+    def log() -> None:
+        logger = BoardLogger(small_disk)
+        try:
+            for step in range(10_000):
+                logger.log_metrics({"train/loss": 1.0}, step)
+                if step % 100 == 0:
+                    logger.flush()
+        finally:
+            logger.finalize("failed")
+
+    expected = f"FileError: Cannot write TensorBoard's events in {small_disk}: No space left on device."
+    assert in_a_child(log) == expected
+    assert in_a_child(log) == expected  # nor is there room for the beginning of a file
+
+
+def free(folder: Path) -> int:
     disk = os.statvfs(folder)
     return disk.f_bavail * disk.f_frsize
 
@@ -448,13 +467,20 @@ def test_a_checkpoint_may_be_taken_elsewhere_alone(finished: Path, tmp_path: Pat
 
 
 def test_the_best_and_the_last_are_named(finished: Path) -> None:
-    run = trainer(finished)
-    fit(run, str(finished / "best.ckpt"))
-    assert run.checkpoint_callback is not None
+    """Also to a process that did not train."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name in ("best", "last"):
-            assert run.validate(datamodule=Data(), ckpt_path=name, verbose=False)[0]["val/loss"] > 0
+            run = trainer(finished)
+            assert run.validate(Task(nothing), datamodule=Data(), ckpt_path=name, verbose=False)[0]["val/loss"] > 0
+            assert Path(str(run.ckpt_path)) == finished / f"{name}.ckpt"
+
+
+def test_a_damaged_last_checkpoint_ends_a_resume_with_one_line(finished: Path) -> None:
+    whole = (finished / "last.ckpt").read_bytes()
+    (finished / "last.ckpt").write_bytes(whole[:-100])
+    text = message(lambda: fit(trainer(finished), "last"))
+    assert text == (f"{finished / 'last.ckpt'} is truncated or damaged. In the same folder can be read: best.ckpt.")
 
 
 def test_a_trial_run_writes_nothing(tmp_path: Path) -> None:

@@ -32,7 +32,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if not folder.exists():
             folder.mkdir()
             command = [sys.executable, str(SCRIPT), str(folder)]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+            own = {name: value for name, value in os.environ.items() if name != "PL_GLOBAL_SEED"}  # other tests' seed
+            done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=own, check=False)
             assert done.returncode == 0, done.stderr
     return folder
 
@@ -133,6 +134,10 @@ def test_a_process_without_a_gradient_takes_part(one: dict[str, Any], two: list[
 def test_a_rest_is_cut_to_equal_shards(one: dict[str, Any], two: list[dict[str, Any]]) -> None:
     assert one["rest"]["sizes"] == [8, 8, 8, 8, 8, 3]
     assert [rank["rest"]["sizes"] for rank in two] == [[4, 4, 4, 4, 4, 1]] * 2
+
+
+def test_each_process_draws_numbers_of_its_own(one: dict[str, Any], two: list[dict[str, Any]]) -> None:
+    assert two[0]["rest"]["draw"] == one["rest"]["draw"] != two[1]["rest"]["draw"]
 
 
 def test_a_run_of_two_processes_goes_on_with_one(two: list[dict[str, Any]], folder: Path, tmp_path: Path) -> None:

@@ -35,6 +35,8 @@ EQUAL = {
     "steps, resumable, interrupted": "steps, resumable",
     "accumulated, interrupted": "accumulated",
     "validated inside, interrupted": "validated inside",
+    "application, killed": "application",
+    "application, interrupted": "application",
     "two processes, killed": "two processes",
     "two processes, interrupted": "two processes",
     "stopped early, killed": "stopped early",
@@ -59,13 +61,13 @@ def output(runs: Path, name: str) -> str:
 
 
 def differences(a: Any, b: Any, name: str = "") -> list[str]:
-    """Where two nested contents differ in a bit; paths and their scores are left out."""
+    """Where two nested contents differ in a bit; paths and times are left out."""
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         return [] if a.dtype == b.dtype and torch.equal(a, b) else [name]
     if isinstance(a, dict) and isinstance(b, dict):
         if len(a) == len(b) == 1 and name.endswith("best_k_models"):  # its only key is a path
             return differences(list(a.values()), list(b.values()), name)
-        keys = [key for key in a | b if not str(key).endswith(("path", "dirpath"))]
+        keys = [key for key in a | b if not str(key).endswith(("path", "dirpath")) and key != "EpochTimer"]
         return [d for key in keys for d in differences(a.get(key), b.get(key), f"{name}.{key}")]
     if isinstance(a, list | tuple) and isinstance(b, list | tuple) and len(a) == len(b):
         return [d for i, pair in enumerate(zip(a, b, strict=True)) for d in differences(*pair, f"{name}[{i}]")]

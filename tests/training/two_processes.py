@@ -31,6 +31,7 @@ from implicit_l2o.training import (
     GradientCosine,
     Optimization,
     PredictionWriter,
+    RandomState,
     SolverStatistics,
     Splits,
     gather_samples,
@@ -192,11 +193,12 @@ def stop(processes: int, folder: Path) -> dict[str, Any]:
 
 
 def rest(processes: int, folder: Path) -> dict[str, Any]:
-    """An epoch whose last batch has three samples."""
+    """An epoch whose last batch has three samples; and a random number."""
+    torch.manual_seed(2)
     recorder = Recorder()
-    lightning = trainer(processes, folder, [recorder], max_epochs=1, limit_val_batches=0)
+    lightning = trainer(processes, folder, [RandomState(), recorder], max_epochs=1, limit_val_batches=0)
     lightning.fit(Task(il2o.JFB()), datamodule=Targets(size=43))
-    return {"sizes": [len(samples) for samples in recorder.samples]}
+    return {"sizes": [len(samples) for samples in recorder.samples], "draw": float(torch.rand(()))}
 
 
 def go_on(folder: Path, checkpoint: Path | None) -> dict[str, Any]:
@@ -204,7 +206,7 @@ def go_on(folder: Path, checkpoint: Path | None) -> dict[str, Any]:
     torch.manual_seed(2)
     task, recorder = Task(il2o.JFB()).double(), Recorder()
     with quiet():
-        lightning = trainer(1, folder, [recorder], max_epochs=2, limit_val_batches=0)
+        lightning = trainer(1, folder, [RandomState(), recorder], max_epochs=2, limit_val_batches=0)
         lightning.fit(task, datamodule=Targets(double=True), ckpt_path=checkpoint, weights_only=checkpoint and True)
     return {"samples": recorder.samples, "weights": nn.utils.parameters_to_vector(task.parameters()).detach()}
 
@@ -238,7 +240,10 @@ def experiment(processes: int, folder: Path) -> dict[str, Any]:
     config = folder / f"config{os.environ.get('RANK', 0)}.yaml"
     config.write_text(CONFIG)
     devices = [f"--trainer.devices={processes}", f"--trainer.strategy={'ddp' if processes > 1 else 'auto'}"]
-    return run(Options(config=[config], overrides=devices, folder=folder / "experiment", progress=False))[1][0]
+    try:
+        return run(Options(config=[config], overrides=devices, folder=folder / "experiment", progress=False))[1][0]
+    finally:
+        os.environ.pop("PL_GLOBAL_SEED", None)  # else the processes that are started next begin with this seed
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The demonstration: shortest paths learned from solutions, and handwritten digits; two runs of `il2o run`, in about a minute."""
+"""The demonstration: shortest paths learned from solutions, and handwritten digits; two runs of `il2o run`."""
 
 import math
 import time

@@ -70,7 +70,7 @@ def duration(seconds: float | None) -> str:
 
     Example:
         >>> from implicit_l2o.report.numbers import duration
-        >>> [duration(x) for x in (0.0123, 4.56, 61.2, 4000.0, None)]
+        >>> [duration(x) for x in (0.0123, 4.56, 61.2, 4020.0, None)]
         ['12.3 ms', '4.56 s', '1 min 1 s', '1 h 7 min', '–']
     """
     if seconds is None or not math.isfinite(seconds):

@@ -49,15 +49,19 @@ def training(run: RunFolder) -> list[dict[str, Any]]:
         panels.append(_panel("loss", losses, xlabel, "Loss", "", log, kept))
     for name in columns:
         group, _, short = name.partition("/")
-        if name in ("train/loss", "val/loss", "step", "epoch") or group == "solver":
+        if name in ("train/loss", "val/loss", "step", "epoch") or group in ("solver", "test"):
             continue
-        label, colour = (metric_label(metrics, short), "blue") if group == "val" else (text(name), "green")
+        label, colour = (metric_label(metrics, short), "blue") if group == "val" else (_other(name), "green")
         caption = "on validation data" if group == "val" else ""
         series = [figures.Series("", *_points(progress, columns[name]), colour)]
         panels.append(
             _panel(f"log{len(panels)}", series, xlabel, label, caption, False, kept if group == "val" else None)
         )
     return panels
+
+
+def _other(name: str) -> str:
+    return "learning rate" if name == "lr" else text(name)
 
 
 def solver(run: RunFolder) -> dict[str, Any] | None:

@@ -40,7 +40,7 @@ def _metric_tiles(results: Mapping[str, Any]) -> list[dict[str, str] | None]:
         note = ""
         if known:
             value, method = (min if lower else max)(known, key=lambda pair: pair[0])
-            note = f"next best: {numbers.value(value)}, {method_label(results, method)}"
+            note = f"best other method: {numbers.value(value)}, {method_label(results, method)}"
         label = metric_label(metrics, name)
         return [{"label": f"{label} on test data", "value": numbers.value(own), "note": note}]
     return []

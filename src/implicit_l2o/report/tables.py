@@ -10,9 +10,17 @@ from implicit_l2o.report.folder import VERDICTS, RunFolder, mapping, number, seq
 _FIRST_ROWS = 20  # of the sample table, for a page without scripts
 
 
+_COSTS = {
+    "parameters": ("parameters", numbers.count),
+    "seconds_per_epoch": ("time per epoch", numbers.duration),
+    "peak_memory": ("peak memory", numbers.memory),
+}
+
+
 def result_table(run: RunFolder) -> dict[str, Any] | None:
-    """One row a method, the model first; the best value of each metric is marked."""
-    return _table(run.results, {name: mapping(row) for name, row in mapping(run.results.get("test")).items()})
+    """One row a method, the model first; the best value of each metric is marked, and what the trained ones cost follows."""
+    table = _table(run.results, {name: mapping(row) for name, row in mapping(run.results.get("test")).items()})
+    return None if table is None else _with_costs(table, run.results)
 
 
 def _table(results: Mapping[str, Any], test: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
@@ -21,7 +29,10 @@ def _table(results: Mapping[str, Any], test: Mapping[str, Mapping[str, Any]]) ->
     if not test or not names:
         return None
     methods = sorted(test, key=lambda method: method != "model")
-    rows = [{"label": method_label(results, method), "model": method == "model", "cells": []} for method in methods]
+    rows = [
+        {"method": method, "label": method_label(results, method), "model": method == "model", "cells": []}
+        for method in methods
+    ]
     for name in names:
         column = [number(test[method].get(name)) for method in methods]
         best = _best(column, better(metrics, name))
@@ -29,6 +40,19 @@ def _table(results: Mapping[str, Any], test: Mapping[str, Mapping[str, Any]]) ->
             row["cells"].append({"text": written, "best": value is not None and value == best})
     heads = [{"label": metric_label(metrics, name), "better": better(metrics, name)} for name in names]
     return {"heads": heads, "rows": rows}
+
+
+def _with_costs(table: dict[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:
+    """Columns of what a method's training cost, where two are known: alone it stands among the training's numbers."""
+    costs = {"model": results, **mapping(results.get("training"))}
+    for name, (label, write) in _COSTS.items():
+        column = [number(mapping(costs.get(row["method"])).get(name)) for row in table["rows"]]
+        if sum(value is not None for value in column) < 2:
+            continue
+        table["heads"].append({"label": label, "better": ""})
+        for row, value in zip(table["rows"], column, strict=True):
+            row["cells"].append({"text": write(value), "best": False})
+    return table
 
 
 def _best(column: list[float | None], direction: str) -> float | None:
@@ -189,12 +213,7 @@ def _strip(cell: dict[str, Any], low: float, high: float) -> dict[str, Any] | No
 
 def seed_numbers(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What was measured beside the metrics: times, memory."""
-    known = {
-        "seconds_per_epoch": ("time per epoch", numbers.duration),
-        "seconds": ("time in all", numbers.duration),
-        "peak_memory": ("peak memory", numbers.memory),
-        "parameters": ("parameters", numbers.count),
-    }
+    known = {"seconds": ("time in all", numbers.duration), **_COSTS}
     rows = []
     for name, held in mapping(summary.get("numbers")).items():
         cell = _interval(held)

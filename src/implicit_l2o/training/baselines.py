@@ -77,6 +77,9 @@ class Untrained(AbstractBaseline):
 class Trained(AbstractBaseline):
     """Another task, trained on the same data in the same way and measured by the first one's metrics.
 
+    It sees the same batches as the model, and draws the same random numbers for dropout and augmentation, if it draws them
+    in the same order: what differs is what the configuration says.
+
     Args:
         task: the model, its loss and its optimization.
         epochs: passes over the training data.
@@ -95,9 +98,16 @@ class Trained(AbstractBaseline):
         size = data.batch_size
         data.batch_size = size if self.batch_size is None else self.batch_size
         try:
-            training = fit(
-                self.task, data, epochs=self.epochs, weight_average=self.weight_average, progress=progress, label=name
-            )
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(data.run_seed)
+                training = fit(
+                    self.task,
+                    data,
+                    epochs=self.epochs,
+                    weight_average=self.weight_average,
+                    progress=progress,
+                    label=name,
+                )
             memory = step_memory(self.task, data)
         finally:
             data.batch_size = size

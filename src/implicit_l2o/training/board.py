@@ -2,7 +2,8 @@
 
 import os
 from argparse import Namespace
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any, final
 
 from lightning.fabric.utilities.rank_zero import rank_zero_only
@@ -45,6 +46,22 @@ class BoardLogger(TensorBoardLogger):
     ) -> None:
         """Nothing."""
 
+    @property
+    def experiment(self) -> Any:
+        """TensorBoard's `SummaryWriter`, for figures and histograms."""
+        with self._named_errors():
+            return super().experiment
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log scalars.
+
+        Raises:
+            FileError: the events cannot be written.
+        """
+        with self._named_errors():
+            super().log_metrics(metrics, step)
+
     @rank_zero_only
     def save(self) -> None:
         """Nothing: Lightning calls it after every logging, and to wait for the disk each time would cost."""
@@ -56,10 +73,8 @@ class BoardLogger(TensorBoardLogger):
         Raises:
             FileError: the events cannot be written.
         """
-        try:
+        with self._named_errors():
             self.experiment.flush()
-        except OSError as error:
-            raise FileError(f"Cannot write TensorBoard's events in {self.log_dir}: {reason(error)}.") from error
 
     @rank_zero_only
     def rewind(self, step: int) -> None:
@@ -79,3 +94,18 @@ class BoardLogger(TensorBoardLogger):
         else:
             with suppress(OSError):
                 self._experiment.close()
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        """A full disk is met by another thread, and reported whenever the next event comes; Lightning wraps it once more."""
+        try:
+            yield
+        except FileError:
+            raise
+        except (OSError, ValueError) as error:
+            cause = error if isinstance(error, OSError) else error.__cause__
+            if isinstance(cause, FileError):
+                raise cause from error
+            if not isinstance(cause, OSError):
+                raise
+            raise FileError(f"Cannot write TensorBoard's events in {self.save_dir}: {reason(cause)}.") from error

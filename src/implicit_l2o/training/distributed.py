@@ -1,7 +1,8 @@
-"""What a training owes the other processes: its share of every gradient, and a clear end."""
+"""What a process owes the others: its share of every gradient, draws of its own, and a clear end."""
 
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -42,6 +43,20 @@ def part_ways() -> None:
     if dist.is_available() and dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()
+
+
+def draw_apart(rank: int) -> None:
+    """Let this process draw other random numbers than the first one, whose numbers stay as they were.
+
+    All start from the run's seed, so that they build the same model. Afterwards the same numbers on each would give the
+    samples of every process the same noise.
+
+    Args:
+        rank: of this process, from 0.
+    """
+    if rank:
+        mixed = np.random.SeedSequence((torch.initial_seed(), rank)).generate_state(1, np.uint64)
+        torch.manual_seed(int(mixed[0]))
 
 
 class _ReachAll(torch.autograd.Function):

@@ -106,8 +106,8 @@ class MetricsLogger(Logger):
         elif last is self._written and any(k not in last or last[k] != v for k, v in values.items()):
             last = dict(last)  # write it again
             self._pending.append(last)
-        epoch = last.get("epoch", values.get("epoch"))  # the first said: after the last epoch Lightning counts on
-        last.update(values if epoch is None else values | {"epoch": epoch})
+        # Lightning gives the next epoch with what is logged after the last one.
+        last.update({k: v for k, v in values.items() if k != "epoch" or k not in last})
         last["step"] = step
 
     @rank_zero_only

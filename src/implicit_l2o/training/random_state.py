@@ -11,6 +11,9 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import distributed
 
+from implicit_l2o.training.distributed import draw_apart
+from implicit_l2o.training.resuming import load_positions, make_iterator
+
 
 def random_state() -> dict[str, Any]:
     """The states of the generators of Python, NumPy and PyTorch, on the CPU and on every CUDA device in use.
@@ -108,9 +111,14 @@ class RandomState(pl.Callback):
             )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Inside an epoch the next draw is the fetching of a batch; no hook stands between."""
+        """Inside an epoch the next draw is the fetching of a batch; no hook stands between.
+
+        Where there is nothing to put back, the processes part: from here on each draws for its own samples.
+        """
+        if self._pending is None:
+            draw_apart(trainer.global_rank)
         if trainer.fit_loop.restarted_mid_epoch:
-            _load_positions(trainer)
+            load_positions(trainer)
             self._restore()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -120,7 +128,7 @@ class RandomState(pl.Callback):
         """
         progress: Any = trainer.fit_loop.epoch_progress.current
         if self._restore() and trainer.fit_loop.is_resuming and progress.processed > 0:
-            _make_iterator(trainer)
+            make_iterator(trainer)
 
     def _restore(self) -> bool:
         """Put the states back, once; whether there were any."""
@@ -129,20 +137,3 @@ class RandomState(pl.Callback):
         restore_random_state(self._pending)
         self._pending = None
         return True
-
-
-def _load_positions(trainer: pl.Trainer) -> None:
-    """Let loaders go on from where they were.
-
-    Lightning does that when it makes them, unless it made them before it read the checkpoint: as it does for a task that
-    asks for the number of steps (`trainer.estimated_stepping_batches`), in a schedule for instance.
-    """
-    if trainer.fit_loop._combined_loader_states_to_load:
-        trainer.fit_loop._load_combined_loader_states()
-        _make_iterator(trainer)
-
-
-def _make_iterator(trainer: pl.Trainer) -> None:
-    """Make the iterator over the training batches again."""
-    if (fetcher := trainer.fit_loop._data_fetcher) is not None:
-        iter(fetcher)

@@ -17,6 +17,7 @@ from implicit_l2o.training.board import BoardLogger
 from implicit_l2o.training.checkpoint import CheckpointError
 from implicit_l2o.training.logger import MetricsLogger
 from implicit_l2o.training.random_state import of_all_processes
+from implicit_l2o.training.resuming import add_means, begin_next_epoch, logged_step, means_so_far, write_metrics
 
 
 @runtime_checkable
@@ -88,12 +89,15 @@ class Checkpoints(ModelCheckpoint):
             enable_version_counter=False,
             save_on_train_epoch_end=True,
         )
+        if (best := Path(folder) / "best.ckpt").is_file():
+            self.best_model_path = os.fspath(best.resolve())  # for `ckpt_path="best"` in a process that did not train
         self.minutes = minutes
         self.overwrite = overwrite
         self._asked = False  # to end the run, by a signal
         self._stop = False  # agreed by all processes, and done before the next step
         self._saved_at = 0.0
         self._means: Mapping[str, Any] = {}  # of the interrupted epoch, to be added to its rest
+        self._missing: dict[str, float] = {}  # those that its rest does not log
         self._previous: Any = None  # what SIGINT did before
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -108,7 +112,7 @@ class Checkpoints(ModelCheckpoint):
         self._asked = self._stop = False
         if _is_trial(trainer):
             return
-        _begin_next_epoch(trainer)
+        begin_next_epoch(trainer)
         fresh = trainer.ckpt_path is None and trainer.global_step == 0
         last = os.path.join(str(self.dirpath), "last.ckpt")
         if fresh and not self.overwrite and self.file_exists(last, trainer):
@@ -120,6 +124,7 @@ class Checkpoints(ModelCheckpoint):
             if isinstance(logger, MetricsLogger | BoardLogger):
                 logger.rewind(trainer.global_step)
         if fresh:
+            self.best_model_path = ""
             self._save(trainer)
         elif any(c.stopped_epoch or c.wait_count >= c.patience for c in _early_stopping(trainer)):
             trainer.should_stop = True  # the run had ended; Lightning forgets that
@@ -139,7 +144,7 @@ class Checkpoints(ModelCheckpoint):
     ) -> None:
         """Save inside the epoch where that was asked for and is possible."""
         if self._means:
-            _add_means(trainer, self._means)
+            self._missing = add_means(trainer, self._means)
             self._means = {}
         if _is_trial(trainer):
             return
@@ -163,12 +168,16 @@ class Checkpoints(ModelCheckpoint):
         """Save the epoch, first as the best one if it is."""
         if _is_trial(trainer):
             return
+        if self._missing:
+            for logger in trainer.loggers:
+                logger.log_metrics(self._missing, step=logged_step(trainer))
+            self._missing = {}
         candidates = self._monitor_candidates(trainer)
         validated = trainer.fit_loop.epoch_loop.val_loop._has_run
         if self.monitor not in candidates and validated:
             raise ValueError(f"monitor must be one of {', '.join(sorted(candidates))}; got {self.monitor!r}.")
         if self.monitor in candidates:
-            _write_metrics(trainer)
+            write_metrics(trainer)
             self._save_topk_checkpoint(trainer, candidates)
         self._save(trainer)
         self._stop = self._agreed(trainer, self._asked or trainer.received_sigterm)
@@ -190,7 +199,7 @@ class Checkpoints(ModelCheckpoint):
         """Inside an epoch, add the sums behind its means so far."""
         progress: Any = trainer.fit_loop.epoch_progress.current
         if trainer.state.fn == TrainerFn.FITTING and progress.started > progress.processed:
-            checkpoint["means"] = of_all_processes(trainer, _means(trainer))
+            checkpoint["means"] = of_all_processes(trainer, means_so_far(trainer, self._missing))
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -207,10 +216,8 @@ class Checkpoints(ModelCheckpoint):
             return os.path.join(str(self.dirpath), os.path.basename(path)) if path else ""
 
         best = here(state_dict["best_model_path"])
-        if not Path(
-            best
-        ).is_file():  # the checkpoint was taken to another folder alone: the next epoch is the best so far
-            return
+        if not Path(best).is_file():
+            return  # the checkpoint was taken to another folder alone: the next epoch is the best so far
         super().load_state_dict(
             {
                 **state_dict,
@@ -224,7 +231,7 @@ class Checkpoints(ModelCheckpoint):
 
     def _save(self, trainer: pl.Trainer) -> None:
         """Write `last.ckpt`, after the metrics up to it."""
-        _write_metrics(trainer)
+        write_metrics(trainer)
         self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
         self._saved_at = time.monotonic()
 
@@ -260,62 +267,3 @@ def _validates_now(trainer: pl.Trainer, batch_idx: int) -> bool:
     every = trainer.val_check_batch
     index = trainer.fit_loop.total_batch_idx if trainer.check_val_every_n_epoch is None else batch_idx
     return isinstance(every, int) and (index + 1) % every == 0
-
-
-def _begin_next_epoch(trainer: pl.Trainer) -> None:
-    """Let a run that is limited in steps, not epochs, and is resumed at the end of an epoch, go on with the next one.
-
-    Lightning would end that epoch a second time: count it twice, and call the hooks of its end without metrics. What is done
-    here is what Lightning does itself where epochs are limited.
-    """
-    loop = trainer.fit_loop
-    if trainer.max_steps == -1 or not loop.restarted_on_epoch_end:
-        return
-    loop.epoch_progress.increment_completed()
-    for part in (loop, loop.epoch_loop, loop.epoch_loop.val_loop):
-        part._restarting = False
-        part.reset_restart_stage()
-
-
-# Lightning logs the means of an epoch, and the values of a step, only after the hooks in which checkpoints are saved, and
-# does not keep the sums of an unfinished epoch. No public name leads to either.
-
-
-def _write_metrics(trainer: pl.Trainer) -> None:
-    """Put what Lightning is about to log into `metrics.csv` now: a kill after the checkpoint would lose it."""
-    connector = trainer._logger_connector
-    epoch_ends = connector._first_loop_iter is None
-    if trainer.global_step and (epoch_ends or connector.should_update_logs):
-        metrics = {name: float(value) for name, value in connector.metrics["log"].items() if name != "step"}
-        if metrics:
-            step = trainer.fit_loop.epoch_loop._batches_that_stepped - (1 if epoch_ends else 0)
-            for logger in trainer.loggers:
-                if isinstance(logger, MetricsLogger):  # what it is told twice it writes once
-                    logger.log_metrics({"epoch": trainer.current_epoch, **metrics}, step=step)
-    for logger in trainer.loggers:
-        if isinstance(logger, MetricsLogger | BoardLogger):
-            logger.flush()
-
-
-def _means(trainer: pl.Trainer) -> dict[str, Any]:
-    """The sums and counts behind the means of the epoch, by key."""
-    return {
-        key: {"value": result.value, "count": getattr(result, "cumulated_batch_size", None)}
-        for key, result in (trainer.fit_loop.epoch_loop._results or {}).items()
-        if result.is_tensor and result.meta.on_epoch
-    }
-
-
-def _add_means(trainer: pl.Trainer, means: Mapping[str, Any]) -> None:
-    """Add them to what the resumed epoch has logged in its first step."""
-    for key, result in (trainer.fit_loop.epoch_loop._results or {}).items():
-        if key not in means:
-            continue
-        value = means[key]["value"].to(result.value.device)
-        if result.meta.is_max_reduction or result.meta.is_min_reduction:
-            result.value = result.meta.reduce_fx(value, result.value)
-        else:
-            result.value = value + result.value
-        if means[key]["count"] is not None:
-            result.cumulated_batch_size = result.cumulated_batch_size + means[key]["count"].to(result.value.device)
-        result._computed = None

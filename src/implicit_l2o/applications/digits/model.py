@@ -150,9 +150,10 @@ class ImplicitClassifier(nn.Module):
             return LatentMap(self.R.condition(), injection, self.architecture.contraction)
 
     def readout(self, u: Float[Tensor, "B channels side side"]) -> Float[Tensor, "B 10"]:
-        """`S(u)`, the logits."""
-        hidden = F.leaky_relu(self.S_convolution(u), _SLOPE)
-        return self.S_linear(F.dropout2d(hidden, self.architecture.dropout, self.training).flatten(1))
+        """`S(u)`, the logits; autocast does not reach them, for the certificates bound their error."""
+        with torch.autocast(u.device.type, enabled=False):
+            hidden = F.leaky_relu(self.S_convolution(u), _SLOPE)
+            return self.S_linear(F.dropout2d(hidden, self.architecture.dropout, self.training).flatten(1))
 
     def forward(self, images: Float[Tensor, "B 1 side side"]) -> il2o.Inference:
         """The logits `x` and the equilibrium `z` that they were read from, for intensities in [0, 1].

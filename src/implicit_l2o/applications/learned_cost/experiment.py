@@ -123,9 +123,7 @@ def train(
             torch.manual_seed(seed)
             model = make().to(splits.train.decisions.dtype)
         learner = ObservedDecisions(model, contexts=splits.train.contexts.shape[1], learning_rate=rate)
-        data = DecisionData(
-            splits.train, splits.validation, splits.test, batch_size=recipe.batch_size, seed=seed
-        )
+        data = DecisionData(splits.train, splits.validation, splits.test, batch_size=recipe.batch_size, seed=seed)
         label_of_rate = f"{label}, rate {rate:g}"
         training = fit(learner, data, epochs=recipe.epochs, progress=label is not None, label=label_of_rate)
         error = min(epoch[f"val/{ObservedDecisions.METRIC}"] for epoch in training.history)

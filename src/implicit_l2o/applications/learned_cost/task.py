@@ -53,9 +53,7 @@ class DecisionData(AbstractData):
         seed: of the order of the training data.
     """
 
-    def __init__(
-        self, train: Decisions, validation: Decisions, test: Decisions, *, batch_size: int, seed: int
-    ) -> None:
+    def __init__(self, train: Decisions, validation: Decisions, test: Decisions, *, batch_size: int, seed: int) -> None:
         super().__init__(batch_size=batch_size, evaluation_batch=len(validation), seed=seed)
         self._parts = (train, validation, test)
 

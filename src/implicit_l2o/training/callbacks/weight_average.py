@@ -1,11 +1,12 @@
 """A running average of the weights, which is validated and kept."""
 
+import copy
 from typing import Any, final
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import WeightAveraging
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @final
@@ -63,5 +64,18 @@ class WarmWeightAverage(WeightAveraging):
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
 
     def _swap_models(self, pl_module: pl.LightningModule) -> None:
+        if self._average_model is not None:
+            _grow(self._average_model.module, pl_module)
         super()._swap_models(pl_module)
         self._swapped = not self._swapped
+
+
+def _grow(average: nn.Module, module: nn.Module) -> None:
+    """Copy what the module got since, such as its metrics in the first validation: the two are matched by position."""
+    known = dict(average.named_modules())
+    for name, part in module.named_modules():
+        if name not in known:
+            parent, _, leaf = name.rpartition(".")
+            added = copy.deepcopy(part)
+            known[parent].add_module(leaf, added)
+            known |= dict(added.named_modules(prefix=name))
