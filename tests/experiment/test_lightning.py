@@ -15,7 +15,7 @@ def test_fit_then_the_others(il2o, project):
     assert fitted.out == "written: runs/tiny/model.ckpt\n"
     run = project / "runs" / "tiny"
     metrics = (run / "metrics.csv").read_bytes()
-    for name in ("last", "best", "model", "runs/tiny/checkpoints/last.ckpt"):
+    for name in ("best", "runs/tiny/checkpoints/last.ckpt"):
         tested = il2o("test", "--config", "tiny.yaml", "--ckpt_path", name)
         assert tested.code == 0
         assert "test/squared error" in tested.out

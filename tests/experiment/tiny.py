@@ -81,10 +81,7 @@ class Points(AbstractData):
         self.sizes = (samples, 40, test)
 
     def load(self):
-        if self.file is None:
-            d = torch.randn(sum(self.sizes), 3)
-        else:
-            d = torch.from_numpy(np.load(self.file)["d"])
+        d = torch.randn(sum(self.sizes), 3) if self.file is None else torch.from_numpy(np.load(self.file)["d"])
         return Splits(*(TensorDataset(part, part.roll(1, dims=1).clamp_min(0)) for part in d.split(self.sizes)))
 
 

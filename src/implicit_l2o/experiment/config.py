@@ -316,8 +316,9 @@ def _listed(value: Any) -> list[Any]:
 
 
 def on_first_process() -> bool:
-    """Whether this process is the one that writes; also before the processes have met."""
-    return (
-        int(os.environ.get("LOCAL_RANK", 0)) == 0
-        and int(os.environ.get("NODE_RANK", os.environ.get("GROUP_RANK", 0))) == 0
-    )
+    """Whether this process is the one that writes; also before the processes have met.
+
+    Lightning's own launcher, torchrun and SLURM each set some of these, and all of them are 0 in the first process alone.
+    """
+    names = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
+    return all(int(os.environ.get(name, 0)) == 0 for name in names)
