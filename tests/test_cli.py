@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -23,48 +24,36 @@ def run(*arguments, **options):
     )
 
 
-def path_result(out, seed, progress):
-    out.joinpath("paths.png").write_bytes(b"")
-    return {
-        "regret": 0.073,
-        "regret_two_stage": 0.075,
-        "regret_untrained": 0.67,
-        "regret_floor": 0.07,
-        "max_constraint_violation": 8e-5,
+RESULTS = {
+    "shortest_path": {
+        "test": {
+            "model": {"regret": 0.073},
+            "two_stage": {"regret": 0.075},
+            "untrained": {"regret": 0.67},
+            "floor": {"regret": 0.07},
+        },
+        "extra": {"max_constraint_violation": 8e-5},
         "certificates": {"flow": {"PASS": 9, "WARN": 1, "FAIL": 0}},
-        "seconds": 1.0,
-        "figures": [str(out / "paths.png")],
-    }
-
-
-def digits_result(out, seed, progress):
-    return {
-        "accuracy_jfb": 0.98,
-        "accuracy_implicit": 0.985,
-        "seconds_per_epoch_jfb": 0.5,
-        "seconds_per_epoch_implicit": 0.9,
-        "peak_memory_jfb": 1,
-        "figures": [],
-    }
+    },
+    "digits": {
+        "test": {"model": {"accuracy": 0.98}, "implicit_gradient": {"accuracy": 0.985}},
+        "seconds_per_epoch": 0.5,
+        "training": {"implicit_gradient": {"seconds_per_epoch": 0.9}},
+    },
+}
 
 
 @pytest.fixture
 def quick(monkeypatch):
-    """The two applications replaced by their results: what is tested here is around them."""
+    """The two runs replaced by their results: what is tested here is around them."""
     calls = []
-    from types import SimpleNamespace
 
-    import implicit_l2o.applications as applications
+    def run(options):
+        calls.append((options.config[0].stem, options.seeds, options.overwrite, options.progress))
+        options.folder.mkdir(parents=True)
+        return SimpleNamespace(path=options.folder), [RESULTS[options.folder.name]]
 
-    def record(result):
-        def run(out, seed, progress):
-            calls.append((seed, progress))
-            return result(out, seed, progress)
-
-        return SimpleNamespace(run=run)
-
-    monkeypatch.setattr(applications, "shortest_path", record(path_result), raising=False)
-    monkeypatch.setattr(applications, "digits", record(digits_result), raising=False)
+    monkeypatch.setattr(demo_module, "run", run)
     return calls
 
 
@@ -112,7 +101,7 @@ def test_wrong_options_say_which_are_right(arguments, message, capsys):
 def test_demo_prints_a_table_and_writes_the_summary(quick, tmp_path, capsys):
     out = tmp_path / "a" / "b"
     assert cli.main(["demo", "--out", str(out), "--seed", "3", "--quiet"]) == 0
-    assert quick == [(3, False), (3, False)]
+    assert quick == [("shortest_path_5x5", [3], True, False), ("digits", [3], True, False)]
     summary = json.loads((out / "summary.json").read_text())
     assert set(summary) == {"shortest_path", "digits", "seconds"}
     assert set(summary["shortest_path"]) == {
@@ -129,7 +118,6 @@ def test_demo_prints_a_table_and_writes_the_summary(quick, tmp_path, capsys):
         "seconds_per_epoch_jfb",
         "seconds_per_epoch_implicit",
     }
-    assert sorted(path.name for path in out.iterdir()) == ["paths.png", "summary.json"]
     printed = capsys.readouterr().out
     for text in (
         "0.0730",
@@ -139,7 +127,7 @@ def test_demo_prints_a_table_and_writes_the_summary(quick, tmp_path, capsys):
         "98.0 %",
         "98.5 %",
         str(out / "summary.json"),
-        "paths.png",
+        str(out / "digits" / "report.html"),
     ):
         assert text in printed
 
@@ -153,26 +141,25 @@ def test_a_summary_is_whole_or_as_it_was(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_file_in_the_place_of_the_folder_is_one_line(quick, tmp_path, capsys):
+def test_a_file_in_the_place_of_the_folder_is_one_line(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert cli.main(["demo", "--out", str(tmp_path / "file")]) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err == f"il2o demo: cannot write to {tmp_path / 'file'}: File exists.\n"
-    assert quick == []  # before any training
+    assert captured.err == f"il2o demo: cannot use {tmp_path / 'file' / 'shortest_path'}: Not a directory.\n"
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_without_permission_is_one_line(quick, tmp_path, capsys):
+def test_a_folder_without_permission_is_one_line(tmp_path, capsys):
     tmp_path.chmod(0o500)
     assert cli.main(["demo", "--out", str(tmp_path / "new")]) == 1
     assert capsys.readouterr().err.endswith("Permission denied.\n")
 
 
-def test_a_full_or_virtual_file_system_is_one_line(quick, capsys):
+def test_a_full_or_virtual_file_system_is_one_line(capsys):
     assert cli.main(["demo", "--out", "/proc/nothing"]) == 1
     captured = capsys.readouterr()
-    assert captured.err.startswith("il2o demo: cannot write to /proc/nothing: ")
+    assert captured.err.startswith("il2o demo: cannot use /proc/nothing: ")
     assert len(captured.err.splitlines()) == 1
 
 
@@ -205,6 +192,7 @@ def test_an_interrupt_ends_it_without_a_traceback(tmp_path):
     process.send_signal(signal.SIGINT)
     _, rest = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert rest.decode().endswith("il2o: interrupted.\n")
+    assert "il2o: interrupted; go on with: il2o run " in rest.decode()
+    assert rest.decode().endswith(f" --folder {tmp_path}/shortest_path --seeds 0 --ckpt_path last\n")
     assert "Traceback" not in rest.decode()
     assert not (tmp_path / "summary.json").exists()

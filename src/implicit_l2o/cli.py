@@ -149,7 +149,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _guarded(options)
     except KeyboardInterrupt as interrupt:
-        print(f"\nil2o: {str(interrupt) or 'interrupted.'}", file=sys.stderr)
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes one speaks
+            print(f"\nil2o: {str(interrupt) or 'interrupted.'}", file=sys.stderr)
         return _INTERRUPTED
     except BrokenPipeError:  # the reader of the output, such as `head`, has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -11,6 +11,7 @@ from typing import Any
 
 from implicit_l2o.experiment import figures
 from implicit_l2o.experiment import results as record
+from implicit_l2o.experiment.catalogue import shipped
 from implicit_l2o.experiment.config import ExperimentCLI, on_first_process
 from implicit_l2o.experiment.evaluate import compare, samples
 from implicit_l2o.experiment.folder import RunFolder
@@ -61,7 +62,7 @@ class Options:
 
     def command(self, seeds: Sequence[int] | None = None) -> str:
         """What to type for this again; for the given seeds, in a folder that follows from the configuration."""
-        words = ["il2o", "run", *map(str, self.config)]
+        words = ["il2o", "run", *(path.stem if path.parent == shipped() else str(path) for path in self.config)]
         if seeds is None and self.folder is not None:
             words += ["--folder", str(self.folder)]
         if seeds or self.seeds:
@@ -147,6 +148,7 @@ class _Run:
             part_ways()  # the baselines are trained and measured by one process
             return self._judge(found) if on_first_process() else {}
         except KeyboardInterrupt:
+            self._let_go()
             self._leave("interrupted", "")
             raise KeyboardInterrupt(f"interrupted; go on with: {self.options.command()} --ckpt_path last") from None
         except Exception as error:
@@ -202,6 +204,12 @@ class _Run:
         }
         write_json(self.folder.certificates, record.certificate_record(self.task, found))
         record.write_predictions(self.folder, found)
+
+    def _let_go(self) -> None:
+        """Lightning ends the processes that it had started, and some seconds later this one with them: it has work to do."""
+        started = getattr(self.trainer.strategy.launcher, "procs", None)
+        if isinstance(started, list):
+            started.clear()
 
     def _leave(self, status: str, reason: str) -> None:
         """Write what was reached; that must not hide why the run ends."""
