@@ -128,7 +128,10 @@ class ExperimentCLI(LightningCLI):
         parser.add_argument("--name", type=str | None, default=None, help="of the experiment; default: the file's")
         parser.add_argument("--folder", type=Path | None, default=None, help="of the run's files; default: runs/NAME")
         parser.add_argument(
-            "--baselines", type=dict[str, AbstractBaseline], default={}, help="what the model is compared with, by name"
+            "--baselines",
+            type=dict[str, AbstractBaseline] | None,
+            default={},
+            help="what the model is compared with, by name",
         )
         parser.add_class_arguments(Calibration, "calibration")
         parser.add_argument("--statistics_every", type=int, default=10, help="steps between two looks at the solver")

@@ -244,6 +244,8 @@ def _misfit(annotation: Any, value: Any, key: str) -> str | None:
 
 def _fits(annotation: Any, value: Any) -> bool:
     """Whether the parser takes it."""
+    if value is None and annotation is not Any:  # which an option without a default takes of any type
+        return type(None) in _members(annotation)
     parser = ArgumentParser(exit_on_error=False)
     try:
         parser.add_argument("--x", type=annotation)
