@@ -92,6 +92,22 @@ def test_kill_then_go_on(il2o, project):
     assert same_weights(project / "runs" / "tiny", project / "whole")
 
 
+def test_a_run_that_was_killed_at_once_can_be_replaced(il2o, project):
+    shown = il2o("run", "tiny.yaml", "--print_config")
+    folder = project / "runs" / "tiny"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(shown.out)
+    assert "runs/tiny has no checkpoint yet" in il2o("run", "tiny.yaml", "--ckpt_path", "last").err
+    assert "holds an earlier run" in il2o("run", "tiny.yaml").err
+    assert il2o("run", "tiny.yaml", "--overwrite", "--trainer.max_epochs", "1").code == 0
+
+
+def test_a_folder_that_cannot_be_written(il2o, project):
+    refused = il2o("run", "tiny.yaml", "--folder", "/proc/nothing")
+    assert refused.code == 1
+    assert refused.err == "il2o run: cannot use /proc/nothing: No such file or directory.\n"
+
+
 def test_two_runs_in_one_folder(il2o, project):
     import fcntl
 

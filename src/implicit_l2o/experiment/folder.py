@@ -11,6 +11,7 @@ _WRITTEN = ("config.yaml", "metrics.csv", "checkpoints", "model.ckpt", "results.
 _WRITTEN += ("predictions.npz", "predict", "figures", "report.html", "summary.json", "baselines", "seed_[0-9]*")
 _WRITTEN += ("events.out.tfevents.*",)
 _OF_A_RUN = ("metrics.csv", "checkpoints", "results.json", "summary.json", "seed_[0-9]*")  # of nothing else
+_HEADER = b"# lightning.pytorch=="  # of a configuration that was written by a run
 _locks: dict[Path, int] = {}  # open folders
 
 
@@ -121,8 +122,7 @@ class RunFolder:
         old = [path for pattern in _WRITTEN for path in self.path.glob(pattern)]
         if not old or resume:
             return
-        is_run = any(any(self.path.glob(pattern)) for pattern in _OF_A_RUN)
-        if not is_run:
+        if not self._is_run():
             names = ", ".join(sorted(path.name for path in old))
             raise ConfigurationError(
                 f"{self.path} holds {names}, which a run would replace; name another folder with --folder DIR."
@@ -134,6 +134,12 @@ class RunFolder:
             )
         for path in old:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def _is_run(self) -> bool:
+        """Whether what is here was written by a run, even one that was killed at once."""
+        if any(any(self.path.glob(pattern)) for pattern in _OF_A_RUN):
+            return True
+        return self.config.is_file() and self.config.read_bytes().startswith(_HEADER)
 
     def release(self) -> None:
         """Let other processes write here."""
