@@ -7,16 +7,25 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jsonargparse import Namespace
 from torch import Tensor
 from tqdm import tqdm
 
 import implicit_l2o as il2o
-from implicit_l2o.experiment.config import load_model
+from implicit_l2o.experiment.config import ExperimentCLI
 from implicit_l2o.experiment.errors import ConfigurationError, in_words, one_line
 from implicit_l2o.experiment.folder import RunFolder
 from implicit_l2o.experiment.results import certificate_record, plain, write_predictions
 from implicit_l2o.report import write_json
 from implicit_l2o.training import AbstractTask, Samples, read_checkpoint
+
+
+class _TaskOnly(ExperimentCLI):
+    """Makes no trainer, so it writes no file."""
+
+    def _instantiate(self) -> None:
+        self.config_init = self.parser.instantiate_classes(Namespace(model=self.config.model))
+        self.model = self._get(self.config_init, "model")
 
 
 def load_task(run: Path) -> AbstractTask:
@@ -36,7 +45,7 @@ def load_task(run: Path) -> AbstractTask:
         if not path.is_file():
             raise ConfigurationError(f"{run} holds no trained model: {path.name} is missing; `il2o run` writes it.")
     checkpoint = read_checkpoint(folder.model, require=("state_dict",))
-    task = load_model(folder.config)
+    task = _TaskOnly([f"--config={folder.config}"]).model
     try:
         task.on_load_checkpoint(checkpoint)
         task.load_state_dict(checkpoint["state_dict"])

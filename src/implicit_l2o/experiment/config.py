@@ -299,19 +299,6 @@ class ExperimentCLI(LightningCLI):
         write_text(self.folder.config, self.configuration())
 
 
-def load_model(config: Path) -> AbstractTask:
-    """The untrained task of a run's configuration, without its data and trainer."""
-    return _TaskOnly([f"--config={config}"]).model
-
-
-class _TaskOnly(ExperimentCLI):
-    """Makes no trainer, so it writes no file."""
-
-    def _instantiate(self) -> None:
-        self.config_init = self.parser.instantiate_classes(Namespace(model=self.config.model))
-        self.model = self._get(self.config_init, "model")
-
-
 def _listed(value: Any) -> list[Any]:
     if value is None:
         return []
