@@ -187,7 +187,7 @@ def stop(processes: int, folder: Path) -> dict[str, Any]:
     torch.manual_seed(2)
     recorder = Recorder()
     saver = pl.callbacks.ModelCheckpoint(folder, filename="stopped", every_n_train_steps=8)
-    lightning = trainer(processes, folder, [recorder, saver], max_steps=8, limit_val_batches=0)
+    lightning = trainer(processes, folder, [RandomState(), recorder, saver], max_steps=8, limit_val_batches=0)
     lightning.fit(Task(il2o.JFB()).double(), datamodule=Targets(double=True))
     return {"samples": recorder.samples}
 
