@@ -39,6 +39,7 @@ WRONG = {
     "--statistics_every 0": "statistics_every: SolverStatistics needs every >= 1 training steps; got every=0.",
     "--weight_average 2": "weight_average: WarmWeightAverage needs 0 < decay < 1; got decay=2.0.",
     "--statistics_every null": "statistics_every must be an int; got null.",
+    "--trainer.limit_test_batches 0": "trainer.limit_test_batches must not be 0: `il2o run` tests, `il2o fit` does not.",
     "--threads 0": "threads must be at least 1; got 0.",
     "--ckpt_path last": "no checkpoint runs/tiny/checkpoints/last.ckpt; runs/tiny has no checkpoint yet.",
     "--folder tiny.py": "tiny.py is a file; name another folder with --folder DIR.",

@@ -193,6 +193,20 @@ def test_odd_places_and_sizes(il2o, project):
     assert f"'{elsewhere}/naïve run.yaml'" in found["command"]
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--trainer.fast_dev_run=true"],
+        ["--trainer.limit_test_batches=2", "--data.evaluation_batch=5"],
+        ["--trainer.limit_val_batches=0", "--trainer.max_epochs=-1", "--trainer.max_steps=4"],
+    ],
+)
+def test_less_than_all(options, il2o, project):
+    assert il2o("run", "tiny.yaml", *options).code == 0
+    with np.load(project / "runs" / "tiny" / "predictions.npz") as arrays:
+        assert len(arrays["answer"]) == len(arrays["inputs"]) == (10 if len(options) == 2 else 20)
+
+
 def test_a_data_file_and_a_missing_one(il2o, project):
     d = torch.randn(120, 3)
     np.savez(project / "points.npz", d=d.numpy())

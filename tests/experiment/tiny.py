@@ -75,8 +75,10 @@ class Size(il2o.AbstractMeasure):
 class Points(AbstractData):
     """Random ones, or those of a file."""
 
-    def __init__(self, file: str | None = None, samples: int = 60, test: int = 20, batch_size: int = 20) -> None:
-        super().__init__(batch_size=batch_size)
+    def __init__(
+        self, file: str | None = None, samples: int = 60, test: int = 20, batch_size: int = 20, **more
+    ) -> None:
+        super().__init__(batch_size=batch_size, **more)
         self.file = file
         self.sizes = (samples, 40, test)
 

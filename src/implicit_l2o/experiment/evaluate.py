@@ -20,7 +20,7 @@ def samples(task: AbstractTask, found: Mapping[str, Tensor], data: AbstractData)
         labels=found["labels"],
         worst=found["worst"],
         names=tuple(certificate.name for certificate in task.all_certificates()),
-        batch=tuple(data.splits.test.tensors),
+        batch=tuple(field[found["index"]] for field in data.splits.test.tensors),  # a trial looks at some of them
         **known,
     )
 

@@ -13,6 +13,7 @@ from implicit_l2o.experiment import figures
 from implicit_l2o.experiment import results as record
 from implicit_l2o.experiment.catalogue import shipped
 from implicit_l2o.experiment.config import ExperimentCLI, on_first_process
+from implicit_l2o.experiment.errors import ConfigurationError
 from implicit_l2o.experiment.evaluate import compare, samples
 from implicit_l2o.experiment.folder import RunFolder
 from implicit_l2o.experiment.metrics import best_epoch, last_metrics
@@ -130,6 +131,8 @@ class _Run:
         done = self._done_before()
         if done is not None:
             return done
+        if self.trainer.limit_test_batches == 0:
+            raise ConfigurationError("trainer.limit_test_batches must not be 0: `il2o run` tests, `il2o fit` does not.")
         self.experiment.check()
         checkpoint = self._checkpoint()
         try:
