@@ -167,6 +167,11 @@ def test_what_a_training_cost_stands_beside_the_scores(page: Page) -> None:
     assert re.search(r"two-stage regression .*?35,000 310 ms 4.0 MB", text)
 
 
+def test_a_failed_run_says_why(tmp_path: Path) -> None:
+    run = make_run_folder(tmp_path, samples=20, status="failed", changes={"failure": "No space left <on> device."})
+    assert "This run failed. No space left <on> device." in " ".join(Page(build_report(run)).text.split())
+
+
 def test_the_test_is_no_curve_of_the_training(tmp_path: Path) -> None:
     run = make_run_folder(tmp_path, samples=20)
     rows = (run / "metrics.csv").read_text().splitlines()

@@ -19,6 +19,7 @@ def headline(run: RunFolder) -> dict[str, Any]:
     return {
         "summary": text(results.get("summary")),
         "status": status if status in _STATUSES else "unknown",
+        "failure": text(results.get("failure")),
         "seed": None if seed is None else f"{seed:.0f}",
         "date": text(results.get("date")),
         "name": text(results.get("name")),
