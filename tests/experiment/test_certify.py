@@ -47,6 +47,23 @@ def test_a_sample_that_fails(il2o, run, project):
     assert worst == ["PASS"] * 3 + ["FAIL"] + ["PASS"] * 3
 
 
+def test_a_classifier_that_solves_nothing(il2o, project):
+    """Its answers are whole numbers, one a sample, and it has no certificates: only what is not finite fails."""
+    (project / "signs.yaml").write_text("model: tiny.Signs\ndata: tiny.Labelled\ntrainer: {max_epochs: 1}\n")
+    assert il2o("run", "signs.yaml").code == 0
+    d = inputs()
+    np.savez(project / "new.npz", d=d)
+    done = il2o("certify", "runs/signs", "--data", "new.npz", "--quiet")
+    assert (done.code, done.err) == (0, "")
+    assert "7 of 7 samples are trusted." in done.out
+    assert np.load(project / "runs/signs/certified/new/predictions.npz")["answer"].shape == (7,)
+    d[2] = np.inf
+    np.savez(project / "new.npz", d=d)
+    done = il2o("certify", "runs/signs", "--data", "new.npz", "--quiet")
+    assert done.code == 1
+    assert "6 of 7 samples are trusted. 1 did not converge." in done.out
+
+
 def test_what_cannot_be_certified(il2o, run, project):
     np.savez(project / "wide.npz", d=np.zeros((2, 4)))
     (project / "broken.npz").write_bytes(b"PK\x03\x04 no")

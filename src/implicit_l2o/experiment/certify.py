@@ -5,7 +5,6 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
 from jsonargparse import Namespace
 from torch import Tensor
@@ -127,13 +126,14 @@ def _examined(task: AbstractTask, d: Tensor, batch_size: int, progress: bool) ->
 def report(samples: Samples, task: AbstractTask) -> il2o.CertificateReport:
     """The samples as the library's own report."""
     rules = [certificate.rule for certificate in task.all_certificates()]
-    converged = torch.ones(len(samples.worst), dtype=torch.bool)
+    # What fails although none of its properties does, has no answer that could be measured.
+    converged = ~((samples.worst == il2o.Label.FAIL) & (samples.labels != il2o.Label.FAIL).all(dim=1))
     if samples.status is not None:
-        converged = samples.status == il2o.Status.CONVERGED
+        converged = converged & (samples.status == il2o.Status.CONVERGED)
     return il2o.CertificateReport(
         names=samples.names,
         values=samples.values,
         labels=samples.labels,
         limits=tuple((rule.pass_limit, rule.warn_limit) for rule in rules),
-        converged=converged & torch.from_numpy(np.isfinite(samples.answer.flatten(1).double().numpy()).all(1)),
+        converged=converged,
     )
