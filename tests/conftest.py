@@ -24,6 +24,7 @@ settings.load_profile("reproducible")
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+    os.environ.pop("PL_GLOBAL_SEED", None)  # what an experiment of an earlier test has set
 
 
 @pytest.fixture(autouse=True)

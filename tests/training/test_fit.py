@@ -97,7 +97,6 @@ def test_a_loss_that_is_not_finite_ends_it() -> None:
 
 def test_an_interrupt_comes_through(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lightning alone would leave the interpreter, and later interrupts ignored."""
-    before = signal.getsignal(signal.SIGINT)
     task = Line()
     loss = task.loss
 
@@ -106,9 +105,13 @@ def test_an_interrupt_comes_through(monkeypatch: pytest.MonkeyPatch) -> None:
         return loss(inference, batch)
 
     monkeypatch.setattr(task, "loss", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        fit(task, points(), epochs=2, progress=False)
-    assert signal.getsignal(signal.SIGINT) is before
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            fit(task, points(), epochs=2, progress=False)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, inherited)
 
 
 def test_progress_is_one_bar_on_stderr(capfd: pytest.CaptureFixture[str]) -> None:
