@@ -126,6 +126,12 @@ def test_several_seeds_and_their_summary(il2o, project):
     assert (run / "seed_0" / "results.json").stat().st_mtime_ns == before
     assert json.loads((run / "summary.json").read_text())["test"] == summary["test"]
 
+    # Nor where the folder was moved, or a bar is wanted now.
+    moved = run.rename(project / "moved")
+    options = ["--trainer.max_epochs=1", "--trainer.enable_progress_bar=true", "--folder", "moved"]
+    assert il2o("run", "tiny.yaml", "--seeds", "0,5", *options, "--ckpt_path", "last").code == 0
+    assert (moved / "seed_0" / "results.json").stat().st_mtime_ns == before
+
 
 def test_an_earlier_run_is_not_lost_by_accident(il2o, project):
     assert il2o("run", "tiny.yaml", "--trainer.max_epochs", "1").code == 0

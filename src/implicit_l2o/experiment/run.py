@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from implicit_l2o.experiment import figures
 from implicit_l2o.experiment import results as record
 from implicit_l2o.experiment.catalogue import shipped
@@ -110,6 +112,14 @@ def _every_seed(folder: RunFolder, options: Options) -> list[dict[str, Any]]:
     return finished
 
 
+def _decisive(configuration: str) -> Any:
+    """What of a configuration decides the results: neither where they lie, nor whether a bar is shown."""
+    config = yaml.safe_load(configuration)
+    config = {key: value for key, value in config.items() if key not in ("folder", "name")}
+    trainer = config.get("trainer") or {}
+    return config | {"trainer": {key: value for key, value in trainer.items() if key != "enable_progress_bar"}}
+
+
 def _claim(folder: RunFolder, options: Options) -> None:
     if on_first_process():
         folder.claim(resume=options.checkpoint is not None, overwrite=options.overwrite)
@@ -162,7 +172,8 @@ class _Run:
         """The results, when a run goes on that had ended by this very configuration."""
         if self.options.checkpoint is None or not (self.folder.results.is_file() and self.folder.config.is_file()):
             return None
-        if self.folder.config.read_text(encoding="utf-8") != self.experiment.configuration():
+        before = self.folder.config.read_text(encoding="utf-8")
+        if _decisive(before) != _decisive(self.experiment.configuration()):
             return None
         results = json.loads(self.folder.results.read_text(encoding="utf-8"))
         return results if results["status"] == "complete" else None
