@@ -102,6 +102,8 @@ from implicit_l2o.layer import fixed_point as fixed_point
 from implicit_l2o.layer import solve as solve
 from implicit_l2o.layer import ImplicitLayer as ImplicitLayer
 from implicit_l2o.layer import ConvergenceError as ConvergenceError
+from implicit_l2o.linear_program import LinearProgram as LinearProgram
+from implicit_l2o.linear_program import LPLayer as LPLayer
 from implicit_l2o._solution import AdjointReport as AdjointReport
 from implicit_l2o._solution import ConvergenceWarning as ConvergenceWarning
 from implicit_l2o._solution import FixedPoint as FixedPoint

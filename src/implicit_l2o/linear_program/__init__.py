@@ -1,0 +1,4 @@
+"""Linear programs as layers: the polyhedron, and its differentiable solution for predicted costs."""
+
+from implicit_l2o.linear_program.layer import LPLayer as LPLayer
+from implicit_l2o.linear_program.program import LinearProgram as LinearProgram
