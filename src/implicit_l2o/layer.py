@@ -67,7 +67,7 @@ def fixed_point(
     with torch.autocast(z0.device.type, enabled=False):
         point = backward.run(T, z0, solver)
     point = replace(point, z=_outside_autocast(point.z))
-    _report(point, solver, on_failure)
+    report(point, solver, on_failure)
     return point
 
 
@@ -214,7 +214,7 @@ class ImplicitLayer(nn.Module):
             solution = solve(splitting, self.x0(theta), solver=self.solver, backward=self.backward, on_failure="ignore")
         if not bool(sound.all()):
             solution = _mark_unsound(solution, sound)
-        _report(solution, self.solver, self.on_failure)
+        report(solution, self.solver, self.on_failure)
         return solution, splitting
 
 
@@ -290,7 +290,7 @@ def _check_on_failure(on_failure: object) -> None:
         raise ValueError(f'on_failure must be "warn", "raise" or "ignore"; got {on_failure!r}.')
 
 
-def _report(point: FixedPoint | Solution, solver: AbstractFixedPointSolver, on_failure: OnFailure) -> None:
+def report(point: FixedPoint | Solution, solver: AbstractFixedPointSolver, on_failure: OnFailure) -> None:
     """Warn or raise about samples that did not converge, quoting the first of each kind."""
     _check_on_failure(on_failure)
     if on_failure == "ignore":

@@ -2,3 +2,4 @@
 
 from implicit_l2o.linear_program.layer import LPLayer as LPLayer
 from implicit_l2o.linear_program.program import LinearProgram as LinearProgram
+from implicit_l2o.linear_program.vertices import VertexWarning as VertexWarning

@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from implicit_l2o import _batch
 from implicit_l2o.operators._sparse import is_sparse, to_scipy
 
 Matrix = Any  # a dense tensor, a sparse tensor, a NumPy array or a SciPy sparse matrix
@@ -112,8 +111,10 @@ class LinearProgram:
                 f"LinearProgram needs A_{kind} of shape (m, n) and b_{kind} of (m,) or (B, m); got {tuple(A.shape)} and "
                 f"{tuple(b.shape)}."
             )
-        if bool(torch.isnan(b).any()):
-            raise ValueError(f"LinearProgram: b_{kind} has entries that are NaN.")
+        if b.ndim == 1 and not bool(
+            torch.isfinite(b).all()
+        ):  # one a sample comes out of a network, and fails that sample
+            raise ValueError(f"LinearProgram: b_{kind} has entries that are NaN or infinite; leave such a row out.")
         if self.n and A.shape[1] != self.n:
             raise ValueError(f"LinearProgram: A_{kind} has {A.shape[1]} columns, but n={self.n}.")
         object.__setattr__(self, "n", A.shape[1])

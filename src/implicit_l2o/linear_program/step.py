@@ -1,4 +1,4 @@
-"""The step of Davis-Yin for `min c.x + gamma |x|^2 / 2` over a polyhedron, from `gamma`, the scale of the costs and the rank."""
+"""The step of Davis-Yin for `min c.x + gamma |x|^2 / 2` over a polyhedron, by `gamma`, the costs and the rank."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -18,7 +18,7 @@ def automatic_step(cost: Float[Tensor, "B n"], gamma: float, rank: int) -> Float
     scale = cost.detach().square().mean(1).sqrt()
     scale = scale.where((scale > 0) & scale.isfinite(), 1.0)
     relative = gamma / scale
-    step = 0.7 / relative.sqrt() if gamma > 0 else 10.0 + 0.0 * scale
+    step = (0.7 / relative.sqrt()).clamp_max(30.0) if gamma > 0 else 10.0 + 0.0 * scale
     if gamma > 0:
         step = step.minimum(2.0 / (relative * max(4.0, rank**0.5))).minimum(_MOST / relative)
     return step / scale
