@@ -9,6 +9,7 @@ import scipy.sparse as sp
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from programs import CASES, Case
 from scipy.optimize import linprog
 from torch import Tensor
 
@@ -16,7 +17,6 @@ import implicit_l2o as il2o
 from implicit_l2o import Status
 from implicit_l2o.linear_program import VertexWarning
 from implicit_l2o.linear_program.standard_form import as_csr
-from programs import CASES, Case
 
 F64 = torch.float64
 

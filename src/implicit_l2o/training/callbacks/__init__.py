@@ -2,6 +2,7 @@
 
 from implicit_l2o.training.callbacks.collect import CollectSamples as CollectSamples
 from implicit_l2o.training.callbacks.epoch_timer import EpochTimer as EpochTimer
+from implicit_l2o.training.callbacks.gamma_continuation import GammaContinuation as GammaContinuation
 from implicit_l2o.training.callbacks.gradient_cosine import GradientCosine as GradientCosine
 from implicit_l2o.training.callbacks.progress import SolverProgressBar as SolverProgressBar
 from implicit_l2o.training.callbacks.solver_statistics import SolverStatistics as SolverStatistics
