@@ -233,3 +233,25 @@ def test_bad_values_are_named(name: str) -> None:
     make, message = BAD[name]
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(("side", "stored"), [(16, True), (24, False)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_few_sparse_rows_store_their_inverse_and_project_alike(side: int, stored: bool, dtype: torch.dtype) -> None:
+    factor = il2o.affine_factor(grid(side), dtype=dtype)
+    assert isinstance(factor, SparseRows)
+    assert (factor.inverse is not None) == stored
+    x = torch.randn(3, factor.shape[1], dtype=dtype, generator=torch.Generator().manual_seed(0))
+    b = unit_flow(side).to(dtype)
+    projected = il2o.AffineSet(factor, b).project(x)
+    expected = il2o.AffineSet(torch.from_numpy(grid(side).toarray()), b.double()).project(x.double())
+    torch.testing.assert_close(projected.double(), expected, atol=1e-4 if dtype == torch.float32 else 1e-10, rtol=0)
+
+
+def test_ill_conditioned_rows_store_no_inverse() -> None:
+    random = np.random.default_rng(0)
+    rows = random.normal(size=(20, 500)) * (random.random((20, 500)) < 0.1)
+    rows[1] = rows[0] + 1e-3 * rows[1]
+    factors = [il2o.affine_factor(Matrix(rows), dtype=dtype) for dtype in (torch.float32, torch.float64)]
+    assert all(isinstance(factor, SparseRows) for factor in factors)
+    assert [factor.inverse is None for factor in factors] == [True, False]  # pyright: ignore[reportAttributeAccessIssue]

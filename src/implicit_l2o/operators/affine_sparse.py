@@ -21,6 +21,7 @@ from implicit_l2o.operators._sparse import SparseMatrix
 _DEPENDENT = 1e-10
 _NUDGE = 1e-15  # relative to the unit diagonal: keeps SuperLU from meeting an exact zero pivot
 _QUIET = np.errstate(invalid="ignore")  # NaN and infinity stay in their sample, as in torch, and are no warning
+_SMALL = 400  # rows up to which one dense product with (A A^T)^{-1} beats two triangular solves (measured, CPU)
 _CHUNK = 256  # dependent rows expressed at a time: bounds the dense work space
 
 
@@ -33,8 +34,9 @@ class IllConditionedRows(ValueError):
 class SparseRows(AbstractAffineFactor):
     """A sparse factor of `A A^T`, without the dependent rows.
 
-    The factor and its triangular solves run on the HOST in float64 (SciPy's SuperLU) whatever the device of `x`; on an
-    accelerator each projection copies `(B, m)` numbers to the host and back. Products with `A` run on the device of `x`.
+    For few rows a projection multiplies by the inverse of `A A^T`, stored. For many its triangular solves run on the HOST
+    in float64 (SciPy's SuperLU) whatever the device of `x`; on an accelerator each projection then copies `(B, m)` numbers
+    to the host and back. Products with `A` run on the device of `x`.
     """
 
     matrix: Any  # SciPy CSR (m, n), as given
@@ -45,6 +47,7 @@ class SparseRows(AbstractAffineFactor):
     scale: np.ndarray  # row norms of A (1 for a zero row)
     rows: Any  # SciPy CSR, float64: the independent rows again
     gram: Any  # SuperLU factor of rows @ rows.T
+    inverse: Tensor | None  # of rows @ rows.T, where that is small and well conditioned for its dtype
     relations: Any  # SciPy CSC (m, m - rank): each column is a combination of the scaled rows of A that vanishes
     relations_gram: Any  # SuperLU factor of those relations, in the units of A; None where there are none
 
@@ -80,6 +83,8 @@ class SparseRows(AbstractAffineFactor):
         return _device(broken / np.where(size == 0, 1.0, size), b).reshape(b.shape[:-1])
 
     def _null(self, x: Tensor) -> Tensor:
+        if self.inverse is not None:
+            return x - self.sparse.rmatvec(self.sparse.matvec(x) @ self.inverse)
         y = _host(self.sparse.matvec(x))
         return x - self.sparse.rmatvec(_device(self.gram.solve(y.T).T, x))
 
@@ -143,6 +148,7 @@ def sparse_factor(matrix: Any, dtype: torch.dtype, device: torch.device | str, *
         scale=scale,
         rows=rows,
         gram=gram,
+        inverse=_inverse(rows, dtype, device),
         relations=relations,
         relations_gram=relations_gram,
     )
@@ -154,6 +160,16 @@ def _independent(rows: Any) -> np.ndarray:
 
     lu = _factor(rows @ rows.T + _NUDGE * sp.identity(rows.shape[0]))
     return np.flatnonzero(lu.U.diagonal()[lu.perm_r] > _DEPENDENT)
+
+
+def _inverse(rows: Any, dtype: torch.dtype, device: torch.device | str) -> Tensor | None:
+    """`(A A^T)^{-1}`, or None where it is large, or loses more than the root of the dtype's precision."""
+    if rows.shape[0] > _SMALL:
+        return None
+    values, vectors = np.linalg.eigh((rows @ rows.T).toarray())
+    if values[-1] > values[0] * torch.finfo(dtype).eps ** -0.6:
+        return None
+    return torch.as_tensor((vectors / values) @ vectors.T, dtype=dtype, device=device)
 
 
 def _check_accuracy(rows: Any, gram: Any, accuracy: float) -> None:
