@@ -297,7 +297,7 @@ def test_bad_values_are_named(name: str) -> None:
 @pytest.mark.parametrize(("side", "stored"), [(16, True), (24, False)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_few_sparse_rows_store_their_inverse_and_project_alike(side: int, stored: bool, dtype: torch.dtype) -> None:
-    factor = il2o.affine_factor(grid(side), dtype=dtype)
+    factor = sparse_factor(grid(side), dtype, "cpu")
     assert isinstance(factor, SparseRows)
     assert (factor.inverse is not None) == stored
     x = torch.randn(3, factor.shape[1], dtype=dtype, generator=torch.Generator().manual_seed(0))
