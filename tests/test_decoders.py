@@ -108,7 +108,7 @@ def test_costs_of_another_shape_are_refused(decoder, shape):
 def test_costs_that_are_not_finite_are_refused(decoder, bad):
     costs = positive_costs(decoder)
     costs[2, 5] = bad
-    with pytest.raises(ValueError, match="finite costs; got -?(nan|inf) at variable 5 of sample 2"):
+    with pytest.raises(ValueError, match=r"finite costs; got -?(nan|inf) at variable 5 of sample 2"):
         decoder(costs)
 
 
@@ -188,9 +188,9 @@ def test_dijkstra_takes_zeros_loops_and_parallel_arcs():
 
 @needs_numba
 def test_dijkstra_refuses_negative_costs_and_ends_that_nothing_joins():
+    costs = torch.ones(2, 24)
+    costs[1, 3] = -1.0
     with pytest.raises(ValueError, match=r"costs >= 0; got -1\.0 at arc 3 of sample 1"):
-        costs = torch.ones(2, 24)
-        costs[1, 3] = -1.0
         grid_dijkstra(4)(costs)
     with pytest.raises(ValueError, match="no path leads from node 2 to node 0"):
         Dijkstra(3, [[0, 1], [1, 2]], 2, 0)(torch.ones(1, 2))
@@ -348,5 +348,7 @@ for decoder in (GridPaths(2), Dijkstra(2, [[0, 1]], 0, 1), Knapsack([[1.0]], [1.
         print(error)
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    lines = [f"{name} needs numba: pip install 'implicit_l2o[exact]'." for name in ("GridPaths", "Dijkstra", "Knapsack")]
+    lines = [
+        f"{name} needs numba: pip install 'implicit_l2o[exact]'." for name in ("GridPaths", "Dijkstra", "Knapsack")
+    ]
     assert run.stdout.splitlines() == lines

@@ -113,8 +113,8 @@ def spo_plus(
     in `c_hat`. It sees the true costs, and no gradient reaches them.
 
     Args:
-        oracle: from costs `(B, *shape)` to exact minimisers of `<c, x>`, for instance a decoder. `2 c_hat - c` may be negative
-            where both costs are positive.
+        oracle: from costs `(B, *shape)` to exact minimisers of `<c, x>`, for instance a decoder. `2 c_hat - c` may be
+            negative where both costs are positive.
         predicted: the predicted costs `c_hat`.
         costs: the costs `c` that came true.
         best: optimal decisions `x*(c)` under these costs.
@@ -146,12 +146,12 @@ def perturbed_fenchel_young(
     samples: int = 1,
     generator: torch.Generator | None = None,
 ) -> Float[Tensor, " B"]:
-    """The Fenchel-Young loss of the perturbed oracle: the mean of `<c_hat + sigma z, x* - x*(c_hat + sigma z)>` over noise `z`.
+    """The perturbed Fenchel-Young loss: the mean of `<c_hat + sigma z, x* - x*(c_hat + sigma z)>` over Gaussian noise `z`.
 
     Each term is how far the target is from optimal under perturbed costs, so at least 0 for a feasible target. With
-    `F(c) = E max_x <-c - sigma z, x>` the expectation is `F(c_hat) + <c_hat, x*>`, convex in `c_hat`: the loss of Berthet et al. up
-    to a constant of the target. Its gradient, `x* - mean x*(c_hat + sigma z)`, needs no derivative of the oracle. It
-    learns from decisions alone.
+    `F(c) = E max_x <-c - sigma z, x>` the expectation is `F(c_hat) + <c_hat, x*>`, convex in `c_hat`: the loss of Berthet
+    et al. up to a constant of the target. Its gradient, `x* - mean x*(c_hat + sigma z)`, needs no derivative of the
+    oracle. It learns from decisions alone.
 
     Args:
         oracle: from costs to exact minimisers of `<c, x>`, for instance a decoder; it sees `(B samples, *shape)` at once.

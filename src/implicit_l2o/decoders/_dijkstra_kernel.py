@@ -6,7 +6,7 @@ from implicit_l2o.decoders._numba import compiled
 
 
 @compiled
-def _sift_up(heap, place, distance, k):  # noqa: ANN001
+def _sift_up(heap, place, distance, k):
     """Move the node at position `k` of the heap towards the root while it is nearer than its parent."""
     node = heap[k]
     while k > 0:
@@ -21,7 +21,7 @@ def _sift_up(heap, place, distance, k):  # noqa: ANN001
 
 
 @compiled
-def _sift_down(heap, place, distance, size):  # noqa: ANN001
+def _sift_down(heap, place, distance, size):
     """Move the node at the root of the heap away from it while one of its children is nearer."""
     node = heap[0]
     k = 0
@@ -41,7 +41,7 @@ def _sift_down(heap, place, distance, size):  # noqa: ANN001
 
 
 @compiled
-def dijkstra(costs, first, order, tails, heads, source, target, paths):  # noqa: ANN001
+def dijkstra(costs, first, order, tails, heads, source, target, paths):
     """Mark the arcs of each sample's cheapest path in `paths`, which is all zero; the number of paths that were found.
 
     The arcs that leave node `u` are `order[first[u]:first[u + 1]]`. The search ends when the target leaves the heap.

@@ -6,7 +6,7 @@ from implicit_l2o.decoders._numba import compiled
 
 
 @compiled
-def grid_paths(costs, side, paths):  # noqa: ANN001
+def grid_paths(costs, side, paths):
     """Mark the arcs of each sample's cheapest path from the first node to the last in `paths`, which is all zero.
 
     Row by row, `d[i, j] = min(d[i-1, j] + south, d[i, j-1] + east)`; a tie goes to the southward arc, whose number is lower.

@@ -8,8 +8,8 @@ _DUAL_STEPS = 60
 
 
 @compiled
-def _sort(order, key):  # noqa: ANN001
-    """Sort item numbers in place by falling key, equal ones by number (Shell's sort: `np.argsort` takes seconds to compile)."""
+def _sort(order, key):
+    """Sort item numbers in place by falling key, equal ones by number (Shell's sort, which is quick to compile)."""
     n = order.shape[0]
     gap = 1
     while gap < n // 3:
@@ -29,7 +29,7 @@ def _sort(order, key):  # noqa: ANN001
 
 
 @compiled
-def _lagrangian(values, weights, capacity, multipliers, excess):  # noqa: ANN001
+def _lagrangian(values, weights, capacity, multipliers, excess):
     """`L(u) = <u, capacity> + sum_j max(0, v_j - <u, w_j>)`, which no knapsack exceeds, and its subgradient in `excess`."""
     m, n = weights.shape
     bound = 0.0
@@ -48,32 +48,38 @@ def _lagrangian(values, weights, capacity, multipliers, excess):  # noqa: ANN001
 
 
 @compiled
-def _greedy(order, values, weights, room, chosen):  # noqa: ANN001
-    """Take the items in the given order while they fit into `room`, which is used up; their value."""
+def _greedy(order, values, weights, capacity, chosen):
+    """Mark the items that fit, taken in the given order; their value."""
+    m, n = weights.shape
+    room = np.empty(m)
+    for k in range(m):
+        room[k] = capacity[k]
     total = 0.0
-    chosen[:] = False
-    for j in order:
+    for i in range(n):
+        j = order[i]
         fits = True
-        for k in range(room.shape[0]):
+        for k in range(m):
             fits &= weights[k, j] <= room[k]
+        chosen[j] = fits
         if fits:
-            for k in range(room.shape[0]):
-                room[k] -= weights[k, j]
             total += values[j]
-            chosen[j] = True
+            for k in range(m):
+                room[k] -= weights[k, j]
     return total
 
 
 @compiled
-def _dual(values, weights, capacity, target):  # noqa: ANN001
+def _dual(values, weights, capacity, target):
     """Multipliers of the constraints that nearly minimise the bound `L(u)`, by projected subgradients with Polyak's step.
 
     Any `u >= 0` gives a valid bound, so how near decides about time alone. `target` is the value of a feasible choice.
     """
     m = weights.shape[0]
-    u = np.zeros(m)
-    best_u = np.zeros(m)
+    u = np.empty(m)
+    best_u = np.empty(m)
     excess = np.empty(m)
+    for k in range(m):
+        u[k] = best_u[k] = 0.0
     best = np.inf
     relaxation = 1.0
     failures = 0
@@ -81,7 +87,8 @@ def _dual(values, weights, capacity, target):  # noqa: ANN001
         bound = _lagrangian(values, weights, capacity, u, excess)
         if bound < best:
             best = bound
-            best_u[:] = u
+            for k in range(m):
+                best_u[k] = u[k]
             failures = 0
         else:
             failures += 1
@@ -101,7 +108,7 @@ def _dual(values, weights, capacity, target):  # noqa: ANN001
 
 
 @compiled
-def _search(values, weights, price, n, capacity, u, incumbent, taken):  # noqa: ANN001
+def _search(values, weights, price, n, capacity, u, incumbent, taken):
     """Depth-first branch and bound over the first `n` items, sorted by value per surrogate weight `price_j = <u, w_j>`.
 
     Below a node the bound is that of the one surrogate constraint `<price, x> <= <u, room>` without integrality (Dantzig).
@@ -109,14 +116,16 @@ def _search(values, weights, price, n, capacity, u, incumbent, taken):  # noqa: 
     """
     m = weights.shape[0]
     lightest = np.empty((m, n + 1))  # of the items from j on
-    lightest[:, n] = np.inf
-    for j in range(n - 1, -1, -1):
-        for k in range(m):
+    for k in range(m):
+        lightest[k, n] = np.inf
+        for j in range(n - 1, -1, -1):
             lightest[k, j] = min(lightest[k, j + 1], weights[k, j])
     stack = np.empty(n, dtype=np.int64)
     room = np.empty((n + 1, m))
-    room[0] = capacity
-    value = np.zeros(n + 1)
+    for k in range(m):
+        room[0, k] = capacity[k]
+    value = np.empty(n + 1)
+    value[0] = 0.0
     depth = 0
     j = 0
     found = False
@@ -148,7 +157,8 @@ def _search(values, weights, price, n, capacity, u, incumbent, taken):  # noqa: 
                 if value[depth] > incumbent:
                     incumbent = value[depth]
                     found = True
-                    taken[:] = False
+                    for i in range(n):
+                        taken[i] = False
                     for d in range(depth):
                         taken[stack[d]] = True
             j += 1
@@ -160,7 +170,7 @@ def _search(values, weights, price, n, capacity, u, incumbent, taken):  # noqa: 
 
 
 @compiled
-def _by_efficiency(values, weights, price, order):  # noqa: ANN001
+def _by_efficiency(values, weights, price, order):
     """Sort items by value per weight priced by the given price of each constraint."""
     m, n = weights.shape
     ratio = np.empty(n)
@@ -174,31 +184,32 @@ def _by_efficiency(values, weights, price, order):  # noqa: ANN001
 
 
 @compiled
-def _best_choice(values, weights, capacity, chosen):  # noqa: ANN001
+def _best_choice(values, weights, capacity, chosen):
     """Mark the most valuable choice of items, whose values are all positive and each of which fits alone."""
     m, n = weights.shape
     order = np.empty(n, dtype=np.int64)
     trial = np.empty(n, dtype=np.bool_)
     # A first choice by value per share of the capacities, then one by value per optimal price.
-    share = np.zeros(m)
+    share = np.empty(m)
     for k in range(m):
-        if capacity[k] > 0.0:
-            share[k] = 1.0 / capacity[k]
+        share[k] = 1.0 / capacity[k] if capacity[k] > 0.0 else 0.0
     _by_efficiency(values, weights, share, order)
-    incumbent = _greedy(order, values, weights, capacity.copy(), chosen)
+    incumbent = _greedy(order, values, weights, capacity, chosen)
     u = _dual(values, weights, capacity, incumbent)
     _by_efficiency(values, weights, u, order)
-    second = _greedy(order, values, weights, capacity.copy(), trial)
+    second = _greedy(order, values, weights, capacity, trial)
     if second > incumbent:
         incumbent = second
-        chosen[:] = trial
+        for j in range(n):
+            chosen[j] = trial[j]
     # The core: an item whose negative reduced value lowers the bound to the incumbent is in no better choice.
     bound = _lagrangian(values, weights, capacity, u, share)
     core_values = np.empty(n)
     core_weights = np.empty((m, n))
     core_price = np.empty(n)
     size = 0
-    for j in order:
+    for place in range(n):
+        j = order[place]
         price = 0.0
         for k in range(m):
             price += u[k] * weights[k, j]
@@ -210,13 +221,14 @@ def _best_choice(values, weights, capacity, chosen):  # noqa: ANN001
                 core_weights[k, size] = weights[k, j]
             size += 1
     if _search(core_values, core_weights, core_price, size, capacity, u, incumbent, trial):
-        chosen[:] = False
+        for j in range(n):
+            chosen[j] = False
         for i in range(size):
             chosen[order[i]] = trial[i]
 
 
 @compiled
-def knapsacks(costs, weights, capacity, items):  # noqa: ANN001
+def knapsacks(costs, weights, capacity, items):
     """Mark the items of each sample's most valuable knapsack, for values `-costs`, in `items`, which is all zero."""
     m, n = weights.shape
     fits_alone = np.empty(n, dtype=np.bool_)

@@ -17,8 +17,8 @@ _ROUNDING = 1e-7  # of a capacity: weights that came through float32 still fill 
 class Knapsack(AbstractDecoder):
     """The most valuable choice of items, `argmin {<c, x> : W x <= capacity, x in {0, 1}^n}`; costs are minus the values.
 
-    Branch and bound. Multipliers of the constraints give a bound for the whole problem, which leaves few items in question, and
-    one surrogate constraint that bounds every node. The time is exponential at worst; it is well below a millisecond a
+    Branch and bound. Multipliers of the constraints give a bound for the whole problem, which leaves few items in question,
+    and one surrogate constraint that bounds every node. The time is exponential at worst; it is well below a millisecond a
     sample where few items fit, as in PyEPO's benchmark (two constraints, at most six of up to 750 items).
 
     Args:
@@ -46,7 +46,7 @@ class Knapsack(AbstractDecoder):
         capacity = np.array(to_numpy(self.capacity), dtype=np.float64)
         if weights.ndim != 2 or weights.size == 0 or capacity.shape != weights.shape[:1]:
             raise ValueError(
-                f"Knapsack takes weights of shape (m, n) and capacity of shape (m,); got {weights.shape} and {capacity.shape}."
+                f"Knapsack takes weights of shape (m, n) and capacity of (m,); got {weights.shape} and {capacity.shape}."
             )
         for name, array in (("weights", weights), ("capacity", capacity)):
             bad = array[~(np.isfinite(array) & (array >= 0))]

@@ -18,8 +18,8 @@ _LIMIT, _INFEASIBLE, _UNBOUNDED, _UNCLEAR = 1, 2, 3, 4  # statuses of scipy.opti
 class MILP(AbstractDecoder):
     """`argmin {<c, x> : x in P, x_j integer for j in J}` for the polyhedron `P` of a linear program, by HiGHS.
 
-    One solve a sample, by branch and cut; to the optimum, with a relative gap of 0. With `integer=False` the answer is a vertex of
-    the relaxation, where there is one. It needs no extra: SciPy brings HiGHS.
+    One solve a sample, by branch and cut; to the optimum, with a relative gap of 0. With `integer=False` the answer is a
+    vertex of the relaxation, where there is one. It needs no extra: SciPy brings HiGHS.
 
     Args:
         lp: the polyhedron; a right-hand side or a bound that differs by sample has the batch's size.
@@ -76,15 +76,21 @@ class MILP(AbstractDecoder):
 
         b_eq, b_ub = (_row(b, sample, batch, None) for b in (self.lp.b_eq, self.lp.b_ub))
         lower, upper = (_row(b, sample, batch, self.n) for b in (self.lp.lower, self.lp.upper))
+        bounds = Bounds(lower, upper)  # pyright: ignore[reportArgumentType]  # arrays are what it is for
         constraints = []
         if self._rows is not None:
             below = np.concatenate([b_eq, np.full(len(b_ub), -np.inf)])
-            constraints = [LinearConstraint(self._rows, below, np.concatenate([b_eq, b_ub]))]
+            above = np.concatenate([b_eq, b_ub])
+            constraints = [LinearConstraint(self._rows, below, above)]  # pyright: ignore[reportArgumentType]
         options: dict[str, Any] = {"mip_rel_gap": 0.0}
         if self.time_limit is not None:
             options["time_limit"] = self.time_limit
         solve = partial(
-            milp, integrality=self.integer.astype(int), bounds=Bounds(lower, upper), constraints=constraints, options=options
+            milp,
+            integrality=self.integer.astype(int),
+            bounds=bounds,
+            constraints=constraints,
+            options=options,
         )
         found = solve(_unit(cost.astype(np.float64)))
         status = found.status
@@ -100,7 +106,7 @@ class MILP(AbstractDecoder):
 
 
 def _unit(cost: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The cost scaled to unit size, by a power of two: HiGHS takes costs below its tolerance for zero, and huge ones for infinite."""
+    """The cost scaled to unit size, by a power of two: to HiGHS a tiny cost is zero and a huge one infinite."""
     return np.ldexp(cost, -np.frexp(np.abs(cost).max(initial=0.0))[1])
 
 
