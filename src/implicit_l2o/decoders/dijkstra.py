@@ -16,8 +16,8 @@ from implicit_l2o.decoders.base import AbstractDecoder, to_numpy
 class Dijkstra(AbstractDecoder):
     """The cheapest path from a source to a target, as a 0/1 vector over the arcs of a directed graph.
 
-    `O((nodes + arcs) log nodes)` a sample, and less where the target is near: the search ends there. Costs of nodes are costs
-    of the arcs that enter them.
+    `O((nodes + arcs) log nodes)` a sample, and less where the target is near: the search ends there. Costs of nodes are
+    costs of the arcs that enter them.
 
     Args:
         n_nodes: number of nodes; they are `0, ..., n_nodes - 1`.
