@@ -1,0 +1,176 @@
+"""The peers: each makes, for a row and a rung of its ladder, a differentiable map from costs to solutions.
+
+A ladder begins with the loosest tolerance. Where a peer has several methods, each has a ladder of its own, and the fastest
+method that is accurate enough is what the table shows.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+import implicit_l2o as il2o
+from benchmarks.lp_layers.problems import Row
+
+Solve = Callable[[Tensor], Tensor]  # costs `(B, n)` to solutions `(B, n)`, differentiable
+Make = Callable[[Row, float, float], Solve]  # of a row, gamma and a tolerance
+
+TENTHS = tuple(10.0**-k for k in range(3, 13))
+
+
+class Skip(Exception):
+    """This peer does not take part in this row; the message says why."""
+
+
+@dataclass(frozen=True, eq=False)
+class Method:
+    """One way to solve, with its ladder of tolerances from the loosest on."""
+
+    name: str
+    make: Make
+    ladder: Sequence[float] = TENTHS
+
+
+@dataclass(frozen=True, eq=False)
+class Peer:
+    """What the table has a column for.
+
+    Attributes:
+        name: of the column.
+        methods: the ways it has; the fastest accurate one counts.
+        exact: whether the backward pass is meant to be the derivative; JFB is not.
+        dtype: of the costs it is given.
+    """
+
+    name: str
+    methods: Sequence[Method]
+    exact: bool = True
+    dtype: torch.dtype = torch.float64
+
+
+def layer(max_steps: int, **options: Any) -> Make:
+    """`LPLayer` with these options beside `gamma` and `tolerance`."""
+
+    def make(row: Row, gamma: float, tolerance: float) -> Solve:
+        solve = il2o.LPLayer(row.program(), gamma=gamma, tolerance=tolerance, max_steps=max_steps, **options)
+        return lambda cost: solve(cost).x
+
+    return make
+
+
+def clarabel_layer(row: Row, gamma: float, tolerance: float) -> Solve:
+    """cvxpylayers, which solves a sample at a time by Clarabel and differentiates by diffcp."""
+    import cvxpy as cp
+    from cvxpylayers.torch import CvxpyLayer
+
+    x, cost = cp.Variable(row.n), cp.Parameter(row.n)
+    limits: list[Any] = [] if row.A_eq is None else [row.A_eq @ x == row.b_eq]
+    limits += [] if row.A_ub is None else [row.A_ub @ x <= row.b_ub]
+    below, above = np.isfinite(row.lower), np.isfinite(row.upper)
+    limits += [x[below] >= row.lower[below]] if below.any() else []
+    limits += [x[above] <= row.upper[above]] if above.any() else []
+    problem = cp.Problem(cp.Minimize(cost @ x + gamma / 2 * cp.sum_squares(x)), limits)
+    options: dict[str, Any] = {f"tol_{kind}": tolerance for kind in ("gap_abs", "gap_rel", "feas")}
+    options |= {"solve_method": "Clarabel", "n_jobs_forward": 1, "n_jobs_backward": 1}
+    made = CvxpyLayer(problem, parameters=[cost], variables=[x], solver_args=options)
+    return lambda costs: made(costs)[0]
+
+
+def independent(row: Row) -> tuple[Any, Any]:
+    """Equations none of which follows from the others, with the same solutions; None for none."""
+    if row.A_eq is None or row.b_eq is None:
+        return None, None
+    _, triangle, order = scipy.linalg.qr(row.A_eq.toarray().T, mode="economic", pivoting=True)
+    diagonal = np.abs(np.diag(triangle))
+    keep = np.sort(order[: int((diagonal > 1e-10 * diagonal[0]).sum())])
+    return row.A_eq[keep], row.b_eq[keep]
+
+
+def moreau(kind: str) -> Make:
+    """Moreau by its own interface; through cvxpylayers it drops bounds without a word.
+
+    Its active-set method answers wrongly where equations depend on each other, so it is given independent ones.
+    """
+
+    def make(row: Row, gamma: float, tolerance: float) -> Solve:
+        import moreau
+        from moreau.torch import Solver
+
+        identity = sp.eye_array(row.n, format="csr")
+        below, above = np.isfinite(row.lower), np.isfinite(row.upper)
+        A_eq, b_eq = (row.A_eq, row.b_eq) if kind == "ipm" else independent(row)
+        blocks = [A_eq, row.A_ub, -identity[below], identity[above]]
+        sides = [b_eq, row.b_ub, -row.lower[below], row.upper[above]]
+        A = sp.vstack([block for block in blocks if block is not None and block.shape[0]]).tocsr()
+        b = torch.from_numpy(np.concatenate([side for side in sides if side is not None]))
+        equations = 0 if A_eq is None else A_eq.shape[0]
+        cones = moreau.Cones(num_zero_cones=equations, num_nonneg_cones=len(b) - equations)
+        own: dict[str, Any] = (
+            {"ipm_settings": moreau.IPMSettings(tol_gap_abs=tolerance, tol_gap_rel=tolerance, tol_feas=tolerance)}
+            if kind == "ipm"
+            else {"active_set_settings": moreau.ActiveSetSettings(primal_tol=tolerance)}
+        )
+        settings = moreau.Settings(solver=kind, device="cpu", batch_size=len(row.cost), enable_grad=True, **own)
+        offsets = (torch.from_numpy(index.astype(np.int64)) for index in (A.indptr, A.indices))
+        column = torch.arange(row.n + 1)
+        solver = Solver(row.n, len(b), column, column[:-1], *offsets, cones, settings)
+        P, values, limits = torch.full((row.n,), gamma, dtype=torch.float64), torch.from_numpy(A.data), b
+        return lambda costs: solver.solve(P, values, costs, limits.expand(len(costs), -1)).x
+
+    return make
+
+
+QPTH_LARGEST = 250  # variables: beyond it one dense interior-point solve of the batch takes tens of seconds
+
+
+def qpth(row: Row, gamma: float, tolerance: float) -> Solve:
+    """qpth, dense; it needs linearly independent equations, so those that follow from the others are left out."""
+    if row.n > QPTH_LARGEST:
+        raise Skip(f"dense, and n = {row.n} > {QPTH_LARGEST}")
+    from qpth.qp import QPFunction
+
+    below, above = np.isfinite(row.lower), np.isfinite(row.upper)
+    identity = np.eye(row.n)
+    none = np.zeros((0, row.n))
+    G = np.concatenate([none if row.A_ub is None else row.A_ub.toarray(), -identity[below], identity[above]])
+    h = np.concatenate([[] if row.b_ub is None else row.b_ub, -row.lower[below], row.upper[above]])
+    A, b = torch.empty(0, dtype=torch.float64), torch.empty(0, dtype=torch.float64)
+    A_eq, b_eq = independent(row)
+    if A_eq is not None:
+        A, b = torch.from_numpy(A_eq.toarray()), torch.from_numpy(b_eq)
+    Q = gamma * torch.eye(row.n, dtype=torch.float64)
+    solve = QPFunction(eps=tolerance, verbose=-1, maxIter=50)
+    G_, h_ = torch.from_numpy(G), torch.from_numpy(h)
+    return lambda costs: solve(Q, costs, G_, h_, A, b)
+
+
+SINGLE = tuple(10.0**-k for k in range(2, 7))
+
+
+def ours(variants: Mapping[str, Mapping[str, Any]], *, exact: bool) -> list[Peer]:
+    """A column for each set of options of `LPLayer`, in float64 and in float32."""
+    return [
+        Peer(f"{name}{suffix}", [Method("LPLayer", layer(most, **options), ladder)], exact, dtype)
+        for name, options in variants.items()
+        for suffix, dtype, ladder, most in (
+            ("", torch.float64, TENTHS, 20_000),
+            (" f32", torch.float32, SINGLE, 2_000),  # more do not help where rounding stops it
+        )
+    ]
+
+
+OURS = [
+    *ours({"JFB": {"backward": il2o.JFB()}}, exact=False),
+    *ours({"exact": {"backward": il2o.Implicit()}}, exact=True),
+]
+OTHERS = [
+    Peer("Moreau", [Method("interior point", moreau("ipm")), Method("active set", moreau("active_set"), (1e-6, 1e-9))]),
+    Peer("cvxpylayers", [Method("Clarabel", clarabel_layer)]),
+    Peer("qpth", [Method("interior point", qpth)]),
+]
+PEERS: Mapping[str, Peer] = {peer.name: peer for peer in (*OURS, *OTHERS)}
