@@ -17,7 +17,8 @@ GAMMAS = (1.0, 0.1, 0.01)
 TOLERANCES = (1e-3, 1e-6)
 MULTIPLES = (0.25, 0.5, 1.0, 2.0, 4.0)
 FIXED = 0.05
-MOST = 5000  # iterations
+RELAXATIONS = (1.0, 1.7)
+MOST = 3000  # iterations
 BATCH = 8  # samples: counts are medians over them, and need no full batch
 
 
@@ -50,22 +51,29 @@ def dense_rows(row: Row) -> Any:
     return np.concatenate([A.toarray() for A in (row.A_eq, row.A_ub) if A is not None])
 
 
+def settings(automatic: float, gamma: float) -> Iterator[tuple[str, float | None, float]]:
+    """Name, step (None is the automatic one) and relaxation, those that the theorem allows."""
+    for multiple in MULTIPLES:
+        for relaxation in RELAXATIONS if multiple == 1 else RELAXATIONS[-1:]:
+            if relaxation < 2 - multiple * automatic * gamma / 2:
+                yield f"automatic x {multiple:g}", None if multiple == 1 else multiple * automatic, relaxation
+    yield f"fixed {FIXED:g}", FIXED, RELAXATIONS[-1]
+
+
 def studies(*, quick: bool = False) -> Study:
-    """One entry for each setting."""
+    """One entry for each row and gamma."""
     rows = [grid(side, batch=BATCH) for side in (SIDES[:1] if quick else SIDES)] + [knapsack(50, batch=BATCH)]
     for row in rows:
         for gamma in GAMMAS:
             automatic = step_of(row, gamma)
-            steps: list[tuple[str, float | None]] = [
-                (f"automatic x {m:g}", None if m == 1 else m * automatic) for m in MULTIPLES
-            ]
-            for name, step in [*steps, (f"fixed {FIXED:g}", FIXED)]:
-                for relaxation in (1.0, 1.7):
-                    used = automatic if step is None else step
-                    if not relaxation < 2 - used * gamma / 2:
-                        continue  # outside the theorem
-                    entry = {
+            yield (
+                f"{row.name}, gamma {gamma:g}",
+                [
+                    {"rule": name, "step": automatic if step is None else step, "relaxation": relaxation}
+                    | {
                         f"{tolerance:g}": count(row, gamma=gamma, step=step, relaxation=relaxation, tolerance=tolerance)
                         for tolerance in TOLERANCES
                     }
-                    yield f"{row.name}, gamma {gamma:g}, {name}, relaxation {relaxation:g}", {"step": used} | entry
+                    for name, step, relaxation in settings(automatic, gamma)
+                ],
+            )

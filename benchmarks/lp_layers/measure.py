@@ -86,17 +86,20 @@ def errors(row: Row, reference: Reference, x: Array, gradient: Array) -> Errors:
     )
 
 
-def call(solve: Solve, cost: Tensor, cotangent: Tensor) -> Call:
-    """Time a forward and a backward pass."""
+def call(solve: Solve, cost: Tensor, cotangent: Tensor | None) -> Call:
+    """Time a forward and a backward pass; without a cotangent the forward pass alone, the gradient then zero."""
     leaf = cost.clone().requires_grad_()
-    gc.collect()
+    gradient = torch.zeros_like(cost)
+    gc.disable()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # convergence is judged by the errors
         begun = time.perf_counter()
         x = solve(leaf)
         between = time.perf_counter()
-        (gradient,) = torch.autograd.grad(x, leaf, cotangent)
+        if cotangent is not None:
+            (gradient,) = torch.autograd.grad(x, leaf, cotangent)
         ended = time.perf_counter()
+    gc.enable()
     return Call(between - begun, ended - between, x.detach().double().numpy(), gradient.double().numpy())
 
 
@@ -134,49 +137,57 @@ def climb(row: Row, reference: Reference, peer: Peer, gamma: float) -> Chosen:
     climbed: list[dict[str, Any]] = []
     reasons: list[str] = []
     for method in peer.methods:
-        for tolerance in method.ladder:
-            try:
-                seconds, chosen = _rung(row, reference, peer, method, tolerance, gamma, climbed)
-            except Skip as reason:
-                reasons.append(str(reason))
-                break
-            except Exception as error:  # a peer may fail in any way; the reason is kept
-                reasons.append(f"{method.name} at {tolerance:.0e}: {type(error).__name__}: {error}".split("\n")[0][:200])
-                climbed.append({"method": method.name, "tolerance": tolerance, "failed": reasons[-1]})
-                if isinstance(error, ImportError):
-                    break
-                continue
-            found.append((seconds, chosen))
-            if chosen.accurate or seconds > SLOWEST:
-                break
+        try:
+            found.append(_climb_one(row, reference, peer, method, gamma, climbed))
+        except Skip as reason:
+            reasons.append(str(reason))
     if not found:
         raise Skip("; ".join(dict.fromkeys(reasons)))
     right = [pair for pair in found if pair[1].accurate]
     return min(right, key=lambda pair: pair[0])[1] if right else min(found, key=lambda pair: pair[1].errors.x)[1]
 
 
-def _rung(
-    row: Row,
-    reference: Reference,
-    peer: Peer,
-    method: Method,
-    tolerance: float,
-    gamma: float,
-    climbed: list[dict[str, Any]],
+def _climb_one(
+    row: Row, reference: Reference, peer: Peer, method: Method, gamma: float, climbed: list[dict[str, Any]]
 ) -> tuple[float, Chosen]:
+    """Forward passes up the ladder until one is accurate, then seconds, errors and gradient on that rung."""
     cost, cotangent = inputs(row, peer.dtype)
-    begun = time.perf_counter()
-    solve = method.make(row, gamma, tolerance)
-    setup = time.perf_counter() - begun
-    first = call(solve, cost, cotangent)
-    again = call(solve, cost, cotangent) if first.total < SLOWEST else first
+    best: tuple[float, float, Solve, float, float] | None = None
+    failure = "no rung"
+    for tolerance in method.ladder:
+        rung: dict[str, Any] = {"method": method.name, "tolerance": tolerance}
+        climbed.append(rung)
+        try:
+            begun = time.perf_counter()
+            solve = method.make(row, gamma, tolerance)
+            setup = time.perf_counter() - begun
+            first = call(solve, cost, None)
+        except (Skip, ImportError) as error:
+            raise Skip(str(error)) from error
+        except Exception as error:  # a peer may fail in any way; the reason is kept
+            failure = f"{method.name} at {tolerance:.0e}: {type(error).__name__}: {error}".split("\n")[0][:200]
+            rung["failed"] = failure
+            continue
+        error_x = errors(row, reference, first.x, first.gradient).x
+        rung |= {"x_error": finite(error_x), "first_forward": first.forward}
+        if best is None or error_x < best[0]:
+            best = error_x, tolerance, solve, setup, first.forward
+        if error_x <= TARGET or first.forward > SLOWEST:
+            break
+    if best is None:
+        raise Skip(failure)
+    _, tolerance, solve, setup, first_forward = best
+    try:
+        once, again = call(solve, cost, cotangent), call(solve, cost, cotangent)
+    except Exception as error:
+        raise Skip(f"{method.name}: {type(error).__name__}: {error}".split("\n")[0][:200]) from error
     found = errors(row, reference, again.x, again.gradient)
-    climbed.append({"method": method.name, "tolerance": tolerance, "x_error": finite(found.x), "seconds": again.total})
-    return again.total, Chosen(peer, method, tolerance, solve, setup, first.total, found, climbed)
+    return again.total, Chosen(peer, method, tolerance, solve, setup, first_forward + once.backward, found, climbed)
 
 
 def alternate(row: Row, chosen: Sequence[Chosen], repeats: int = REPEATS) -> dict[str, dict[str, Any]]:
     """Every peer once a round, in turns from the first to the last and back; medians over the rounds."""
+    gc.collect()
     calls: dict[str, list[Call]] = {one.peer.name: [] for one in chosen}
     for number in range(repeats):
         for one in chosen if number % 2 == 0 else reversed(chosen):
@@ -187,6 +198,8 @@ def alternate(row: Row, chosen: Sequence[Chosen], repeats: int = REPEATS) -> dic
 def record(one: Chosen, calls: Sequence[Call]) -> dict[str, Any]:
     """What is kept of a peer on a row."""
     return {
+        "name": one.peer.name,
+        "ours": one.peer.ours,
         "method": one.method.name,
         "tolerance": one.tolerance,
         "accurate": one.accurate,

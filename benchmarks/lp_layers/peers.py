@@ -45,12 +45,14 @@ class Peer:
         methods: the ways it has; the fastest accurate one counts.
         exact: whether the backward pass is meant to be the derivative; JFB is not.
         dtype: of the costs it is given.
+        ours: whether it is this library.
     """
 
     name: str
     methods: Sequence[Method]
     exact: bool = True
     dtype: torch.dtype = torch.float64
+    ours: bool = False
 
 
 def layer(max_steps: int, **options: Any) -> Make:
@@ -155,7 +157,7 @@ SINGLE = tuple(10.0**-k for k in range(2, 7))
 def ours(variants: Mapping[str, Mapping[str, Any]], *, exact: bool) -> list[Peer]:
     """A column for each set of options of `LPLayer`, in float64 and in float32."""
     return [
-        Peer(f"{name}{suffix}", [Method("LPLayer", layer(most, **options), ladder)], exact, dtype)
+        Peer(f"{name}{suffix}", [Method("LPLayer", layer(most, **options), ladder)], exact, dtype, ours=True)
         for name, options in variants.items()
         for suffix, dtype, ladder, most in (
             ("", torch.float64, TENTHS, 20_000),

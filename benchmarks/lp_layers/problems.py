@@ -5,6 +5,7 @@ Every builder is a function of a seed alone, so that a row can be made again any
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import scipy.sparse as sp
@@ -123,8 +124,7 @@ def general(name: str, seed: int = 0, batch: int = BATCH) -> Row:
 GRIDS = tuple(f"grid {side}" for side in (5, 10, 15, 20, 25, 30))
 LARGE = ("grid 100",)  # ours alone
 KNAPSACKS = ("knapsack 50", "knapsack 500")
-ROWS: Mapping[str, Callable[[], Row]] = (
-    {name: (lambda side=int(name.split()[1]): grid(side)) for name in (*GRIDS, *LARGE)}
-    | {name: (lambda items=int(name.split()[1]): knapsack(items)) for name in KNAPSACKS}
-    | {name: (lambda name=name: general(name)) for name in GENERAL}
-)
+_SIZED = {grid: (*GRIDS, *LARGE), knapsack: KNAPSACKS}
+ROWS: Mapping[str, Callable[[], Row]] = {
+    name: partial(build, int(name.split()[1])) for build, names in _SIZED.items() for name in names
+} | {name: partial(general, name) for name in GENERAL}

@@ -6,8 +6,8 @@ active. The equations of the free variables `S` and the rows `W`,
     gamma x_S + A_WS^T y = -c_S,     A_WS x_S = b_W - A_WN x_N,
 
 are then solved to round-off: one sparse LU of the matrix with `-delta I` in its corner, refined until it holds for
-`delta = 0` (multipliers that the rows leave open stay where Clarabel put them). Where a sign comes out wrong, the set changes
-and the equations are solved again. What counts is not how it was found but the natural residual of the
+`delta = 0` (multipliers that the rows leave open stay where Clarabel put them). Where a sign comes out wrong, the set
+changes and the equations are solved again. What counts is not how it was found but the natural residual of the
 optimality conditions, which knows no active sets: it is checked, and a reference that misses it is refused.
 """
 
@@ -120,7 +120,9 @@ def _sample(row: Row, gamma: float, cost: Array, cotangent: Array) -> tuple[Arra
         low, high = target <= row.lower, target >= row.upper
         on = np.ones(len(b), bool)
         on[equations:] = z + (A @ x - b)[equations:] > 0
-        x, dual = _equations(A, b, cost, gamma, np.where(low, row.lower, np.where(high, row.upper, x)), dual, ~(low | high), on)
+        x, dual = _equations(
+            A, b, cost, gamma, np.where(low, row.lower, np.where(high, row.upper, x)), dual, ~(low | high), on
+        )
         y, z = dual[:equations], dual[equations:]
         residual = natural_residual(row, gamma, cost, x, y, z)
         if residual < best[0]:
@@ -139,7 +141,14 @@ def _sample(row: Row, gamma: float, cost: Array, cotangent: Array) -> tuple[Arra
 
 
 def _equations(
-    A: sp.csr_array, b: Array, cost: Array, gamma: float, x: Array, dual: Array, free: NDArray[np.bool_], on: NDArray[np.bool_]
+    A: sp.csr_array,
+    b: Array,
+    cost: Array,
+    gamma: float,
+    x: Array,
+    dual: Array,
+    free: NDArray[np.bool_],
+    on: NDArray[np.bool_],
 ) -> tuple[Array, Array]:
     """`x` and the multipliers with the variables that are not free where they are, and the rows that are not on left out."""
     x, dual = x.copy(), np.where(on, dual, 0.0)

@@ -53,7 +53,8 @@ def measure_row(row: Row, peers: Sequence[Peer], *, repeats: int) -> dict[str, A
 def progress(name: str, row: dict[str, Any], seconds: float) -> str:
     """One line a row."""
     parts = [
-        f"{peer} {1e3 * found['seconds']:.3g}" + ("" if found["accurate"] else f" (x error {found['errors']['x'] or 9:.0e})")
+        f"{peer} {1e3 * found['seconds']:.3g}"
+        + ("" if found["accurate"] else f" (x error {found['errors']['x'] or 9:.0e})")
         for peer, found in row["peers"].items()
     ]
     return f"{name:22s} {seconds:5.1f} s | ms: " + ", ".join(parts + [f"{peer} -" for peer in row["skipped"]])
@@ -102,7 +103,9 @@ def main(core: int | None) -> None:
                 repeats=1 if large else repeats,
             )
             result.setdefault("rows", {})[name] = row
-            result["rows"] = {each: result["rows"][each] for each in ROWS if each in result["rows"]}  # in the table's order
+            result["rows"] = {
+                each: result["rows"][each] for each in ROWS if each in result["rows"]
+            }  # in the table's order
             write_json(options.out, result)
             print(progress(name, row, time.perf_counter() - begun), flush=True)
     for part, study in (("iterations", studies), ("floor", floors)):

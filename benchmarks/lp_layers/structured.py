@@ -81,9 +81,7 @@ def multicommodity(rng: Generator, batch: int) -> Parts:
     around = arcs[:, 1] == (arcs[:, 0] + 1) % nodes
     capacity = np.where(around, float(goods), rng.uniform(0.3, 1.0, count))  # the cycle alone carries everything
     joint = sp.kron(np.ones((1, goods)), sp.eye_array(count))
-    return Parts(
-        cost=rng.uniform(0.1, 1, (batch, goods * count)), A_eq=A, b_eq=b.ravel(), A_ub=joint, b_ub=capacity
-    )
+    return Parts(cost=rng.uniform(0.1, 1, (batch, goods * count)), A_eq=A, b_eq=b.ravel(), A_ub=joint, b_ub=capacity)
 
 
 def sparse_equations(rng: Generator, batch: int) -> Parts:
@@ -99,9 +97,7 @@ def sparse_inequalities(rng: Generator, batch: int) -> Parts:
     """150 random sparse inequalities in 300 variables between -1 and 1."""
     p, n = 150, 300
     A = sp.random_array((p, n), density=0.05, rng=rng, data_sampler=lambda size: rng.normal(size=size)).tocsr()
-    return Parts(
-        cost=rng.normal(size=(batch, n)), A_ub=A, b_ub=rng.uniform(0.1, 1.0, p), lower=-1.0, upper=1.0
-    )
+    return Parts(cost=rng.normal(size=(batch, n)), A_ub=A, b_ub=rng.uniform(0.1, 1.0, p), lower=-1.0, upper=1.0)
 
 
 def set_cover(rng: Generator, batch: int) -> Parts:
@@ -154,7 +150,12 @@ def portfolio(rng: Generator, batch: int) -> Parts:
     b = np.concatenate([np.full(sectors, 3.0), np.full(2 * factors, 2.0)])
     loading = rng.normal(size=(batch, factors)) @ exposure
     return Parts(
-        cost=rng.normal(size=(batch, n)) + 0.5 * loading, A_eq=np.ones((1, n)), b_eq=np.array([20.0]), A_ub=A, b_ub=b, upper=1.0
+        cost=rng.normal(size=(batch, n)) + 0.5 * loading,
+        A_eq=np.ones((1, n)),
+        b_eq=np.array([20.0]),
+        A_ub=A,
+        b_ub=b,
+        upper=1.0,
     )
 
 
