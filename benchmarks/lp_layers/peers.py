@@ -1,7 +1,8 @@
 """The peers: each makes, for a row and a rung of its ladder, a differentiable map from costs to solutions.
 
-A ladder begins with the loosest tolerance. Where a peer has several methods, each has a ladder of its own, and the fastest
-method that is accurate enough is what the table shows.
+A ladder begins with the loosest tolerance; those of the interior-point methods begin where none of them is accurate yet.
+Where a peer has several methods, each has a ladder of its own, and the fastest method that is accurate enough is what the table
+shows.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +21,10 @@ from benchmarks.lp_layers.problems import Row
 Solve = Callable[[Tensor], Tensor]  # costs `(B, n)` to solutions `(B, n)`, differentiable
 Make = Callable[[Row, float, float], Solve]  # of a row, gamma and a tolerance
 
-TENTHS = tuple(10.0**-k for k in range(3, 13))
+
+def decades(first: int, last: int) -> tuple[float, ...]:
+    """`10^-first, ..., 10^-last`."""
+    return tuple(10.0**-k for k in range(first, last + 1))
 
 
 class Skip(Exception):
@@ -33,7 +37,7 @@ class Method:
 
     name: str
     make: Make
-    ladder: Sequence[float] = TENTHS
+    ladder: Sequence[float] = decades(3, 12)
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,16 +131,17 @@ def moreau(kind: str) -> Make:
     return make
 
 
-QPTH_LARGEST = 250  # variables: beyond it one dense interior-point solve of the batch takes tens of seconds
+QPTH_LARGEST = 200  # variables, or inequalities with bounds: beyond it a dense solve of the batch takes many seconds
 
 
 def qpth(row: Row, gamma: float, tolerance: float) -> Solve:
     """qpth, dense; it needs linearly independent equations, so those that follow from the others are left out."""
-    if row.n > QPTH_LARGEST:
-        raise Skip(f"dense, and n = {row.n} > {QPTH_LARGEST}")
+    below, above = np.isfinite(row.lower), np.isfinite(row.upper)
+    count = int(below.sum() + above.sum()) + (0 if row.A_ub is None else row.A_ub.shape[0])
+    if max(row.n, count) > QPTH_LARGEST:
+        raise Skip(f"dense, and {row.n} variables or {count} inequalities are more than {QPTH_LARGEST}")
     from qpth.qp import QPFunction
 
-    below, above = np.isfinite(row.lower), np.isfinite(row.upper)
     identity = np.eye(row.n)
     none = np.zeros((0, row.n))
     G = np.concatenate([none if row.A_ub is None else row.A_ub.toarray(), -identity[below], identity[above]])
@@ -151,28 +156,31 @@ def qpth(row: Row, gamma: float, tolerance: float) -> Solve:
     return lambda costs: solve(Q, costs, G_, h_, A, b)
 
 
-SINGLE = tuple(10.0**-k for k in range(2, 7))
+DOUBLE, SINGLE = decades(3, 9), decades(2, 6)
 
 
-def ours(variants: Mapping[str, Mapping[str, Any]], *, exact: bool) -> list[Peer]:
-    """A column for each set of options of `LPLayer`, in float64 and in float32."""
-    return [
-        Peer(f"{name}{suffix}", [Method("LPLayer", layer(most, **options), ladder)], exact, dtype, ours=True)
-        for name, options in variants.items()
-        for suffix, dtype, ladder, most in (
-            ("", torch.float64, TENTHS, 20_000),
-            (" f32", torch.float32, SINGLE, 2_000),  # more do not help where rounding stops it
-        )
-    ]
+def ours(name: str, options: Mapping[str, Any], *, exact: bool, single: bool) -> list[Peer]:
+    """`LPLayer` with these options in float64, and in float32 where that is asked for."""
+    peers = [Peer(name, [Method("LPLayer", layer(20_000, **options), DOUBLE)], exact, ours=True)]
+    if single:  # more iterations do not help where rounding stops it
+        method = Method("LPLayer", layer(2_000, **options), SINGLE)
+        peers.append(Peer(f"{name} f32", [method], exact, torch.float32, ours=True))
+    return peers
 
 
 OURS = [
-    *ours({"JFB": {"backward": il2o.JFB()}}, exact=False),
-    *ours({"exact": {"backward": il2o.Implicit()}}, exact=True),
+    *ours("JFB", {"backward": il2o.JFB()}, exact=False, single=True),
+    *ours("exact", {"backward": il2o.Implicit()}, exact=True, single=False),
 ]
 OTHERS = [
-    Peer("Moreau", [Method("interior point", moreau("ipm")), Method("active set", moreau("active_set"), (1e-6, 1e-9))]),
-    Peer("cvxpylayers", [Method("Clarabel", clarabel_layer)]),
-    Peer("qpth", [Method("interior point", qpth)]),
+    Peer(
+        "Moreau",
+        [
+            Method("interior point", moreau("ipm"), decades(5, 12)),
+            Method("active set", moreau("active_set"), (1e-6, 1e-9)),
+        ],
+    ),
+    Peer("cvxpylayers", [Method("Clarabel", clarabel_layer, decades(7, 12))]),
+    Peer("qpth", [Method("interior point", qpth, decades(5, 12))]),
 ]
 PEERS: Mapping[str, Peer] = {peer.name: peer for peer in (*OURS, *OTHERS)}
