@@ -1,8 +1,7 @@
 """The peers: each makes, for a row and a rung of its ladder, a differentiable map from costs to solutions.
 
 A ladder begins with the loosest tolerance; those of the interior-point methods begin where none of them is accurate yet.
-Where a peer has several methods, each has a ladder of its own, and the fastest method that is accurate enough is what the table
-shows.
+Where a peer has several methods, each has a ladder of its own, and the fastest accurate method is what the table shows.
 """
 
 from collections.abc import Callable, Mapping, Sequence
