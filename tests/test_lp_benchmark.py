@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
-from benchmarks import lp_steps
 from benchmarks.lp_layers import measure, reference
 from benchmarks.lp_layers.measure import Chosen
 from benchmarks.lp_layers.peers import OURS, Method, Peer, Skip, Solve, independent
 from benchmarks.lp_layers.problems import ROWS, Row, general, grid, knapsack, row_of
 from benchmarks.lp_layers.run import measure_row
 from benchmarks.lp_layers.structured import GENERAL, Parts
+from benchmarks.lp_steps import rules as of_steps
+from benchmarks.lp_steps import sets as davis_yin
+from benchmarks.lp_steps import study
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -265,31 +267,31 @@ def test_costs_of_all_rows_differ_between_samples() -> None:
 
 def test_the_study_of_steps_iterates_as_the_layer_does() -> None:
     row = grid(4, batch=4)
-    sets, exact = lp_steps.Sets.of(row), reference.solve(row, GAMMA)
+    sets, exact = davis_yin.Sets.of(row), reference.solve(row, GAMMA)
     cost, answer = sets.lift(row.cost), sets.lift(exact.x)
-    residual, x = lp_steps.iterations(sets, cost, answer, GAMMA, torch.full((4,), 1.5, dtype=torch.float64))
-    layer = il2o.LPLayer(row.program(), gamma=GAMMA, step=1.5, tolerance=lp_steps.ACCURACY)
+    residual, x = davis_yin.iterations(sets, cost, answer, GAMMA, torch.full((4,), 1.5, dtype=torch.float64))
+    layer = il2o.LPLayer(row.program(), gamma=GAMMA, step=1.5, tolerance=davis_yin.ACCURACY)
     with torch.no_grad():
         counted = layer(torch.from_numpy(row.cost)).steps
     assert ((residual - counted).abs() <= 5).all()  # it looks every fifth time
-    assert (x < lp_steps.MOST).all()
+    assert (x < davis_yin.MOST).all()
 
 
-def planted(name: str, gamma: float, rank: float) -> lp_steps.Case:
+def planted(name: str, gamma: float, rank: float) -> of_steps.Case:
     """A program whose best step is `0.3 gamma^-0.6 rank^-0.2`."""
     steps = np.geomspace(1e-3, 1e3, 121)
     away = np.log(steps / (0.3 * gamma**-0.6 * rank**-0.2))
-    return lp_steps.Case(name, gamma, {"rank": rank}, steps, 0 * steps, 50 * np.exp(0.3 * away**2))
+    return of_steps.Case(name, gamma, {"rank": rank}, steps, 0 * steps, 50 * np.exp(0.3 * away**2))
 
 
 def test_the_fit_of_a_step_finds_a_planted_rule() -> None:
-    cases = [planted("a", gamma, rank) for gamma in lp_steps.GAMMAS for rank in (2.0, 30.0, 400.0)]
-    constant, exponent, of_rank = lp_steps.fitted(cases, "rank")
+    cases = [planted("a", gamma, rank) for gamma in study.GAMMAS for rank in (2.0, 30.0, 400.0)]
+    constant, exponent, of_rank = of_steps.fitted(cases, "rank")
     assert (constant, exponent, of_rank) == pytest.approx((0.3, 0.6, -0.2), abs=0.05)
-    assert lp_steps.score(lp_steps.power(constant, exponent, "rank", of_rank), cases)["mean"] < 1.02
-    assert lp_steps.score(lp_steps.power(0.05, 0.0), cases)["mean"] > 2
+    assert of_steps.score(of_steps.power(constant, exponent, "rank", of_rank), cases)["mean"] < 1.02
+    assert of_steps.score(of_steps.power(0.05, 0.0), cases)["mean"] > 2
 
 
 def test_halves_of_the_study_are_disjoint_and_known() -> None:
-    assert not set(lp_steps.TUNING) & set(lp_steps.HELD_OUT)
-    assert {*lp_steps.TUNING, *lp_steps.HELD_OUT} <= set(ROWS)
+    assert not set(study.TUNING) & set(study.HELD_OUT)
+    assert {*study.TUNING, *study.HELD_OUT} <= set(ROWS)
