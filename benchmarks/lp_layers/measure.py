@@ -19,7 +19,7 @@ from benchmarks.lp_layers.reference import Reference
 
 Array = NDArray[np.float64]
 TARGET = 1e-5  # of the x error
-REPEATS = 7
+REPEATS = 5
 SLOWEST = 30.0  # seconds of one call beyond which a ladder is not climbed further
 
 

@@ -167,9 +167,13 @@ def ours(name: str, options: Mapping[str, Any], *, exact: bool, single: bool) ->
     return peers
 
 
+_JFB, _EXACT = {"backward": il2o.JFB()}, {"backward": il2o.Implicit()}
+_POLISH = {"polish": True}  # needs numba
 OURS = [
-    *ours("JFB", {"backward": il2o.JFB()}, exact=False, single=True),
-    *ours("exact", {"backward": il2o.Implicit()}, exact=True, single=False),
+    *ours("JFB", _JFB, exact=False, single=True),
+    *ours("exact", _EXACT, exact=True, single=False),
+    *ours("JFB, polished", _JFB | _POLISH, exact=False, single=True),
+    *ours("exact, polished", _EXACT | _POLISH, exact=True, single=True),
 ]
 OTHERS = [
     Peer(
