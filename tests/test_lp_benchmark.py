@@ -232,24 +232,27 @@ def test_a_peer_that_cannot_is_left_out_with_the_reason() -> None:
         climbed(Method("missing", missing))
 
 
-def test_peers_alternate() -> None:
-    row, order = grid(3, batch=2), []
+def test_peers_alternate_and_get_their_samples_in_another_order_every_round() -> None:
+    row, order, first = grid(3, batch=4), [], []
+    found = reference.solve(row, GAMMA)
 
     def peer(name: str) -> Chosen:
-        right = of(row)
-
         def solve(cost: Tensor) -> Tensor:
             order.append(name)
-            return right(cost)
+            first.append(int(np.abs(row.cost - cost[0].detach().numpy()).sum(1).argmin()))
+            known = torch.from_numpy(np.roll(found.x, -first[-1], 0))
+            return known + 0 * cost
 
-        one = Peer(name, [Method(name, lambda *_: solve)])
-        return measure.climb(row, reference.solve(row, GAMMA), one, GAMMA)
+        return measure.climb(row, found, Peer(name, [Method(name, lambda *_: solve)]), GAMMA)
 
     chosen = [peer(name) for name in "ab"]
     order.clear()
-    found = measure.alternate(row, chosen, repeats=3)
+    first.clear()
+    kept = measure.alternate(row, found, chosen, repeats=3)
     assert order == list("abbaab")
-    assert len(found["a"]["all_seconds"]) == 3
+    assert first == [0, 0, 3, 3, 2, 2]
+    assert kept["a"]["accurate"]
+    assert len(kept["a"]["all_seconds"]) == 3
 
 
 def test_our_layer_on_a_row() -> None:

@@ -185,24 +185,31 @@ def _climb_one(
     return again.total, Chosen(peer, method, tolerance, solve, setup, first_forward + once.backward, found, climbed)
 
 
-def alternate(row: Row, chosen: Sequence[Chosen], repeats: int = REPEATS) -> dict[str, dict[str, Any]]:
-    """Every peer once a round, in turns from the first to the last and back; medians over the rounds."""
+def alternate(row: Row, reference: Reference, chosen: Sequence[Chosen], repeats: int = REPEATS) -> dict[str, Any]:
+    """Every peer once a round, in turns from the first to the last and back; medians over the rounds.
+
+    A round has its samples in an order of its own, so that nothing that a peer may keep of the former round fits this one.
+    The errors are those of the last round.
+    """
     gc.collect()
     calls: dict[str, list[Call]] = {one.peer.name: [] for one in chosen}
     for number in range(repeats):
         for one in chosen if number % 2 == 0 else reversed(chosen):
-            calls[one.peer.name].append(call(one.solve, *inputs(row, one.peer.dtype)))
-    return {one.peer.name: record(one, calls[one.peer.name]) for one in chosen}
+            moved = (part.roll(number, 0) for part in inputs(row, one.peer.dtype))
+            calls[one.peer.name].append(call(one.solve, *moved))
+    return {one.peer.name: record(row, reference, one, calls[one.peer.name]) for one in chosen}
 
 
-def record(one: Chosen, calls: Sequence[Call]) -> dict[str, Any]:
+def record(row: Row, reference: Reference, one: Chosen, calls: Sequence[Call]) -> dict[str, Any]:
     """What is kept of a peer on a row."""
+    x, gradient = (np.roll(part, 1 - len(calls), 0) for part in (calls[-1].x, calls[-1].gradient))
+    found = errors(row, reference, x, gradient)
     return {
         "name": one.peer.name,
         "ours": one.peer.ours,
         "method": one.method.name,
         "tolerance": one.tolerance,
-        "accurate": one.accurate,
+        "accurate": found.x <= TARGET,
         "exact": one.peer.exact,
         "dtype": str(one.peer.dtype).removeprefix("torch."),
         "seconds": statistics.median(each.total for each in calls),
@@ -211,7 +218,7 @@ def record(one: Chosen, calls: Sequence[Call]) -> dict[str, Any]:
         "all_seconds": [each.total for each in calls],
         "setup": one.setup,
         "first_call": one.first,
-        "errors": {name: finite(value) for name, value in asdict(one.errors).items()},
+        "errors": {name: finite(value) for name, value in asdict(found).items()},
         "ladder": list(one.climbed),
     }
 

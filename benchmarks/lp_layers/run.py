@@ -4,7 +4,7 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.lp_layers import measure
 from benchmarks.lp_layers.floor import floors
-from benchmarks.lp_layers.iterations import Study, studies
+from benchmarks.lp_layers.iterations import studies
 from benchmarks.lp_layers.peers import OURS, PEERS, Peer, Skip
 from benchmarks.lp_layers.problems import BATCH, LARGE, ROWS, Row
 from benchmarks.lp_layers.reference import solve
@@ -44,7 +44,7 @@ def measure_row(row: Row, peers: Sequence[Peer], *, repeats: int) -> dict[str, A
             chosen.append(measure.climb(row, reference, peer, GAMMA))
         except Skip as reason:
             skipped[peer.name] = str(reason)
-    kept["peers"] = measure.alternate(row, chosen, repeats)
+    kept["peers"] = measure.alternate(row, reference, chosen, repeats)
     kept["skipped"] = skipped
     kept["load"] = round(os.getloadavg()[0], 2)
     return kept
@@ -80,8 +80,7 @@ def main(core: int | None) -> None:
     """Run what is asked for, keeping every finished row."""
     options = arguments()
     torch.set_num_threads(1)
-    result: dict[str, Any] = json.loads(options.out.read_text()) if options.out.exists() else {}
-    result |= {
+    about = {
         "command": "python -m benchmarks.lp_layers",
         "batch": BATCH,
         "gamma": GAMMA,
@@ -91,35 +90,31 @@ def main(core: int | None) -> None:
         "machine": machine() | {"peers": versions()},
     }
     ours = {peer.name for peer in OURS}
+    asked = [peer for peer in PEERS.values() if options.peers is None or peer.name in options.peers]
     repeats = 2 if options.quick else measure.REPEATS
     if "rows" in options.parts:
         for name in options.problems or [name for name in ROWS if not (options.quick and name in LARGE)]:
             begun = time.perf_counter()
-            asked = [peer for peer in PEERS.values() if options.peers is None or peer.name in options.peers]
             large = name in LARGE
-            row = measure_row(
-                ROWS[name](),
-                [peer for peer in asked if not large or peer.name in ours],
-                repeats=1 if large else repeats,
-            )
-            result.setdefault("rows", {})[name] = row
-            result["rows"] = {
-                each: result["rows"][each] for each in ROWS if each in result["rows"]
-            }  # in the table's order
-            write_json(options.out, result)
+            peers = [peer for peer in asked if not large or peer.name in ours]
+            row = measure_row(ROWS[name](), peers, repeats=1 if large else repeats)
+            keep(options.out, about, "rows", name, row)
             print(progress(name, row, time.perf_counter() - begun), flush=True)
     for part, study in (("iterations", studies), ("floor", floors)):
         if part in options.parts:
-            keep(result, part, study(quick=options.quick), options.out)
+            for name, entry in study(quick=options.quick):
+                keep(options.out, about, part, name, entry)
+                print(f"{part}: {name} {json.dumps(entry)[:160]}", flush=True)
     print(f"written: {options.out}")
 
 
-def keep(result: dict[str, Any], part: str, study: Study, out: Path) -> None:
-    """Add the entries of a study as they come."""
-    for name, entry in study:
-        result.setdefault(part, {})[name] = entry
-        write_json(out, result)
-        print(f"{part}: {name} {json.dumps(entry)[:160]}", flush=True)
+def keep(out: Path, about: Mapping[str, Any], part: str, name: str, entry: Any) -> None:
+    """Add an entry to what is in the file by now, the rows in the order of the table."""
+    result: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
+    result |= about
+    entries = result.get(part, {}) | {name: entry}
+    result[part] = {each: entries[each] for each in ROWS if each in entries} if part == "rows" else entries
+    write_json(out, result)
 
 
 def versions() -> dict[str, str]:
