@@ -14,6 +14,7 @@ from benchmarks.lp_layers.problems import Row
 ACCURACY = 1e-4
 MOST = 2500  # iterations
 RELAXATION = 1.7
+LARGEST = 0.58  # of step * gamma, which leaves that relaxation within the theorem
 Array = NDArray[np.float64]
 
 
@@ -110,7 +111,7 @@ def iterations(
         x = z.clamp(sets.lower, sets.upper)
         u = (z - x) / step
         if balance is not None and number in balance.at:
-            step = (step * balance.factor(x - before, u - normal, step)).clamp_max(0.58 / gamma)  # keeps the relaxation
+            step = (step * balance.factor(x - before, u - normal, step)).clamp_max(LARGEST / gamma)
             z = x + step * u
         before, normal = x, u
         relaxation = (0.98 * (2 - step * gamma / 2)).clamp_max(RELAXATION)

@@ -11,7 +11,7 @@ import torch
 from benchmarks.lp_layers import reference
 from benchmarks.lp_layers.problems import Row, general, grid, knapsack
 from benchmarks.lp_steps.rules import Case, fitted, rules, score
-from benchmarks.lp_steps.sets import ACCURACY, Balance, Sets, iterations
+from benchmarks.lp_steps.sets import ACCURACY, LARGEST, Balance, Sets, iterations
 from implicit_l2o.report import machine, write_json
 
 ROOT = Path(__file__).parents[2]
@@ -78,7 +78,7 @@ def balanced(case: Case, start: float) -> Case:
     """The case with the one step `start`, balanced on the way."""
     row = program(case.name)
     sets, exact = Sets.of(row), reference.solve(row, case.gamma)
-    step = torch.full((BATCH,), min(start, 0.58 / case.gamma), dtype=torch.float64)
+    step = torch.full((BATCH,), start, dtype=torch.float64)
     found = iterations(sets, sets.lift(row.cost), sets.lift(exact.x), case.gamma, step, Balance())
     residual, x = (np.array([float(part.median())]) for part in found)
     return Case(case.name, case.gamma, case.features, np.array([start]), residual, x)
@@ -91,6 +91,7 @@ def compare(cases: Sequence[Case], constant: float, exponent: float) -> dict[str
         stays, balances = [], []
         for case in cases:
             start, best = off * constant * case.gamma**-exponent, float(case.x.min())
+            start = min(start, LARGEST / case.gamma)  # both may use the whole relaxation
             stays.append(case.of(start) / best)
             balances.append(float(balanced(case, start).x[0]) / best)
         kept[f"{off:g}"] = {
