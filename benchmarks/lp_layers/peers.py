@@ -49,6 +49,7 @@ class Peer:
         exact: whether the backward pass is meant to be the derivative; JFB is not.
         dtype: of the costs it is given.
         ours: whether it is this library.
+        large: whether it takes part in the rows of `problems.LARGE`.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Peer:
     exact: bool = True
     dtype: torch.dtype = torch.float64
     ours: bool = False
+    large: bool = False
 
 
 def layer(max_steps: int, **options: Any) -> Make:
@@ -158,22 +160,22 @@ def qpth(row: Row, gamma: float, tolerance: float) -> Solve:
 DOUBLE, SINGLE = decades(3, 9), decades(2, 6)
 
 
-def ours(name: str, options: Mapping[str, Any], *, exact: bool, single: bool) -> list[Peer]:
+def ours(name: str, options: Mapping[str, Any], *, exact: bool, single: bool, large: bool) -> list[Peer]:
     """`LPLayer` with these options in float64, and in float32 where that is asked for."""
-    peers = [Peer(name, [Method("LPLayer", layer(20_000, **options), DOUBLE)], exact, ours=True)]
+    peers = [Peer(name, [Method("LPLayer", layer(20_000, **options), DOUBLE)], exact, ours=True, large=large)]
     if single:  # more iterations do not help where rounding stops it
         method = Method("LPLayer", layer(2_000, **options), SINGLE)
-        peers.append(Peer(f"{name} f32", [method], exact, torch.float32, ours=True))
+        peers.append(Peer(f"{name} f32", [method], exact, torch.float32, ours=True, large=large))
     return peers
 
 
 _JFB, _EXACT = {"backward": il2o.JFB()}, {"backward": il2o.Implicit()}
 _POLISH = {"polish": True}  # needs numba
 OURS = [
-    *ours("JFB", _JFB, exact=False, single=True),
-    *ours("exact", _EXACT, exact=True, single=False),
-    *ours("JFB, polished", _JFB | _POLISH, exact=False, single=True),
-    *ours("exact, polished", _EXACT | _POLISH, exact=True, single=True),
+    *ours("JFB", _JFB, exact=False, single=True, large=True),
+    *ours("exact", _EXACT, exact=True, single=False, large=False),
+    *ours("JFB, polished", _JFB | _POLISH, exact=False, single=True, large=True),
+    *ours("exact, polished", _EXACT | _POLISH, exact=True, single=True, large=True),
 ]
 OTHERS = [
     Peer(

@@ -13,7 +13,7 @@ import torch
 from benchmarks.lp_layers import measure
 from benchmarks.lp_layers.floor import floors
 from benchmarks.lp_layers.iterations import studies
-from benchmarks.lp_layers.peers import OURS, PEERS, Peer, Skip
+from benchmarks.lp_layers.peers import PEERS, Peer, Skip
 from benchmarks.lp_layers.problems import BATCH, LARGE, ROWS, Row
 from benchmarks.lp_layers.reference import solve
 from implicit_l2o.report import machine, write_json
@@ -89,14 +89,13 @@ def main(core: int | None) -> None:
         "pinned": core is not None,
         "machine": machine() | {"peers": versions()},
     }
-    ours = {peer.name for peer in OURS}
     asked = [peer for peer in PEERS.values() if options.peers is None or peer.name in options.peers]
     repeats = 2 if options.quick else measure.REPEATS
     if "rows" in options.parts:
         for name in options.problems or [name for name in ROWS if not (options.quick and name in LARGE)]:
             begun = time.perf_counter()
             large = name in LARGE
-            peers = [peer for peer in asked if not large or peer.name in ours]
+            peers = [peer for peer in asked if peer.large or not large]
             row = measure_row(ROWS[name](), peers, repeats=1 if large else repeats)
             keep(options.out, about, "rows", name, row)
             print(progress(name, row, time.perf_counter() - begun), flush=True)
