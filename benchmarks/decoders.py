@@ -5,8 +5,8 @@
 Shortest paths on directed grids and on an 8-neighbour grid of cells, knapsacks with two constraints in the shape of PyEPO's
 benchmark, each against another exact method; and one SPO+ step on the same oracle: ours, PyEPO's with the batched model, and
 PyEPO's as it asks an ordinary model, one sample after the other. Every method's decisions cost the same, or the script
-fails. All methods
-of a row run in turns of at least 5 ms each; other work on the machine only adds, so the least time over the turns counts.
+fails. All methods of a row run in turns of at least 5 ms each. Other work on the machine only adds, so the least time over
+the turns counts; the median stands beside it.
 """
 
 import argparse
