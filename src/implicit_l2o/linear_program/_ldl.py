@@ -140,9 +140,14 @@ def factorise_dense(upper, pivot):
         for i in range(k + 1, m):
             scaled = row[i] / pivot[k]
             if scaled != 0.0:
-                target = upper[i]
-                for j in range(i, m):
-                    target[j] -= scaled * row[j]
+                subtract(upper[i, i:], scaled, row[i:])
+
+
+@compiled
+def subtract(target, scale, row):
+    """`target -= scale row`: from the first entry on, so that it is vectorised."""
+    for j in range(len(row)):
+        target[j] -= scale * row[j]
 
 
 @compiled
@@ -152,11 +157,7 @@ def solve_dense(upper, pivot, right, out):
     out[:] = right
     for k in range(m):
         out[k] /= pivot[k]
-        v = out[k]
-        if v != 0.0:
-            row = upper[k]
-            for i in range(k + 1, m):
-                out[i] -= row[i] * v
+        subtract(out[k + 1 :], out[k], upper[k, k + 1 :])
     for k in range(m - 1, -1, -1):
         row, v = upper[k], 0.0
         for i in range(k + 1, m):

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 # From so many rows on, and with so full a factor, whole rows are subtracted faster than single entries (measured, CPU).
 _DENSE_ROWS = 16
-_DENSE_SHARE = 0.3
+_DENSE_SHARE = 0.2
 
 
 def normal_equations(matrix: Any, m_eq: int) -> "tuple[Rows, np.ndarray]":
