@@ -1,8 +1,8 @@
 """Branch and bound for symmetric travelling salesmen by the 1-tree bound of Held and Karp, compiled.
 
-A 1-tree is a spanning tree over the cities 1 to n - 1 and the two cheapest edges at city 0. A tour is a 1-tree of which every
-city has two edges, so for any prices `pi` of the cities `min over 1-trees of sum_e (c_e + pi_i + pi_j) - 2 sum pi` is a lower
-bound. Its subgradient in `pi` is the number of edges at each city less two.
+A 1-tree is a spanning tree over the cities 1 to n - 1 and the two cheapest edges at city 0. A tour is a 1-tree of which
+every city has two edges, so for any prices `pi` of the cities `min over 1-trees of sum_e (c_e + pi_i + pi_j) - 2 sum pi` is
+a lower bound. Its subgradient in `pi` is the number of edges at each city less two.
 
 Edges have a state: 0 open, 1 in every tour of the subproblem, -1 in none.
 
@@ -18,6 +18,7 @@ from implicit_l2o.decoders._tour_start import improve, nearest_neighbour
 
 _EXACT = 1e-10  # of the costs' spread, an edge: what two tours may differ by and count as equally good
 _ROOT_STEPS, _STEPS = 150, 25  # of the subgradient method, in the whole problem and in a subproblem
+_KICKS = 3  # more cost more time than their better tours save
 
 
 @compiled
@@ -268,7 +269,7 @@ def best_tour(cost, tour, max_nodes):
     nearest_neighbour(cost, tour)
     if n < 4 or spread == 0.0:
         return 0
-    upper = improve(cost, tour, n, spread)
+    upper = improve(cost, tour, _KICKS, spread)
     least = _EXACT * n * spread
     big = 1e6 * spread
     parent, order, degree = (

@@ -1,7 +1,7 @@
 """A good tour to start an exact search from: nearest neighbour, 2-opt, Or-opt, and kicks, compiled.
 
-Source: D. S. Johnson and L. A. McGeoch, The Traveling Salesman Problem: A Case Study in Local Optimization, in Local Search in
-Combinatorial Optimization (1997).
+Source: D. S. Johnson and L. A. McGeoch, The Traveling Salesman Problem: A Case Study in Local Optimization, in Local
+Search in Combinatorial Optimization (1997).
 """
 
 import numpy as np
@@ -54,7 +54,7 @@ def _two_opt(cost, tour, least):
 
 @compiled
 def _or_opt(cost, tour, least, buffer):
-    """Move one stretch of up to three cities elsewhere, either way round, if that gains more than `least`; whether it did."""
+    """Move one stretch of up to three cities elsewhere, either way round, if that gains; whether it did."""
     n = cost.shape[0]
     for length in range(1, min(3, n - 3) + 1):
         for i in range(n):
