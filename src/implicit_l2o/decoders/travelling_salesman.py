@@ -67,7 +67,9 @@ class TravellingSalesman(AbstractDecoder):
         from implicit_l2o.decoders._tour_kernel import tours
 
         edges = np.zeros_like(costs)
-        solved = tours(costs.astype(np.float64), self.n_cities, edges, self.max_nodes)
+        exponent = np.frexp(np.abs(costs).max(axis=1, initial=0.0, keepdims=True))[1]
+        scaled = np.ldexp(costs.astype(np.float64), -exponent)  # sums of costs near the largest number may overflow
+        solved = tours(scaled, self.n_cities, edges, self.max_nodes)
         if solved < len(costs):
             raise RuntimeError(
                 f"TravellingSalesman: sample {solved} takes more than max_nodes={self.max_nodes} subproblems. Near-equal "
