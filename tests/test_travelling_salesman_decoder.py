@@ -1,4 +1,4 @@
-"""Tours are exact: against the dynamic programme of Held and Karp, and HiGHS with subtour constraints as they are violated."""
+"""Tours are exact: against the dynamic programme of Held and Karp, and HiGHS with subtour constraints where violated."""
 
 import itertools
 
