@@ -3,7 +3,7 @@
     python -m benchmarks.tours
 
 Writes `results/tours.json`: milliseconds a sample on one thread, and the largest relative difference of the optimal costs.
-The subtour constraints that one sample needed are kept for the next, as a training would. Costs are those that came true, and
+The subtour constraints that one sample needed are kept for the next, as a training would. Costs are those that came true and
 `2 c_hat - c`, which SPO+ asks for, with `c_hat` a least-squares fit: a share of them is negative.
 """
 
