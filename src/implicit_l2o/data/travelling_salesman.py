@@ -12,7 +12,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from implicit_l2o.decoders.travelling_salesman import TravellingSalesman
+from implicit_l2o.decoders import TravellingSalesman
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +87,7 @@ def draw(
         >>> from implicit_l2o.data.travelling_salesman import draw
         >>> drawn = draw(2, n_cities=5)
         >>> drawn.costs.shape, drawn.contexts[0].round(3).tolist()
-        ((2, 10), [-0.207, 1.056, -1.201, 0.146, -0.265])
+        ((2, 10), [0.841, 0.254, -0.783, -0.133, -0.095])
     """
     counts = (("n_samples", n_samples, 1), ("n_cities", n_cities, 3), ("features", features, 1), ("degree", degree, 1))
     for name, value, least in counts:

@@ -37,7 +37,7 @@ class TravellingSalesman(AbstractDecoder):
 
     Example:
         >>> import torch
-        >>> from implicit_l2o.decoders.travelling_salesman import TravellingSalesman
+        >>> from implicit_l2o.decoders import TravellingSalesman
         >>> TravellingSalesman(4)(torch.tensor([[1.0, 5.0, 1.0, 1.0, 5.0, 1.0]]))  # along 0, 1, 2, 3
         tensor([[1., 0., 1., 1., 0., 1.]])
     """

@@ -43,6 +43,7 @@ def phase_cuts(weights: Float[np.ndarray, "n n"]) -> list[tuple[float, NDArray[n
         key, outside = w[0].copy(), np.ones(len(index), dtype=bool)
         outside[0] = False
         before = last = 0
+        value = 0.0
         for _ in range(len(index) - 1):
             before, last = last, int(np.where(outside, key, -1.0).argmax())
             outside[last] = False

@@ -80,7 +80,7 @@ class TourNetwork(nn.Module):
         >>> import torch
         >>> from implicit_l2o.applications.travelling_salesman.model import TourNetwork, cost_network
         >>> from implicit_l2o.decoders import TravellingSalesman
-        >>> TourNetwork(cost_network(5, 10), TravellingSalesman(5))(torch.zeros(1, 5)).x.sum().round(decimals=2)
+        >>> TourNetwork(cost_network(5, 10), TravellingSalesman(5))(torch.zeros(1, 5)).x.sum().detach().round(decimals=2)
         tensor(5.)
     """
 
