@@ -2,7 +2,7 @@
 
     python -m benchmarks.tours
 
-Writes `results/tours.json`: milliseconds a sample on one thread, and the largest relative difference of the optimal costs.
+Writes `results/tours.json`: processor milliseconds a sample, and the largest relative difference of the optimal costs.
 The subtour constraints that one sample needed are kept for the next, as a training would. Costs are those that came true and
 `2 c_hat - c`, which SPO+ asks for, with `c_hat` a least-squares fit: a share of them is negative.
 """
@@ -78,13 +78,13 @@ def row(n_cities: int, costs: Array, by_highs: int) -> dict[str, Any]:
     decoder = TravellingSalesman(n_cities)
     values = torch.from_numpy(costs)
     decoder(values[:2])
-    start = time.perf_counter()
+    start = time.process_time()
     tours = decoder(values).numpy()
-    ours = (time.perf_counter() - start) / len(costs)
+    ours = (time.process_time() - start) / len(costs)
     highs = HighsTours(decoder)
-    start = time.perf_counter()
+    start = time.process_time()
     optimal = np.array([highs.solve(cost) for cost in costs[:by_highs]])
-    theirs = (time.perf_counter() - start) / by_highs
+    theirs = (time.process_time() - start) / by_highs
     found = (costs * tours).sum(1)[:by_highs]
     return {
         "negative_share": float((costs < 0).mean()),
