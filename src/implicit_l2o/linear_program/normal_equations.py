@@ -68,7 +68,7 @@ def _orders(R: Any, m_eq: int) -> Iterator[np.ndarray]:
     import scipy.sparse as sp
     from scipy.sparse.linalg import splu
 
-    m, n = matrix.shape
+    m, n = R.shape
     pattern = R.copy()
     pattern.data = np.ones_like(pattern.data)
     dominant = (pattern @ pattern.T + 1e3 * n * sp.identity(m)).tocsc()  # so that nothing is pivoted
