@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Literal, final
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -12,7 +11,7 @@ from implicit_l2o.applications.knapsack.data import items_of_run
 from implicit_l2o.applications.knapsack.model import value_network
 from implicit_l2o.applications.knapsack.task import AbstractKnapsackTask
 from implicit_l2o.data.knapsack import Items
-from implicit_l2o.losses import regret
+from implicit_l2o.losses import regret, spo_plus
 from implicit_l2o.training import AbstractBaseline, AbstractData, AbstractTask, Optimization
 
 ValueLoss = Literal["least_squares", "spo_plus", "spo_plus_relaxed", "regret"]
@@ -26,8 +25,7 @@ class ValueTask(AbstractKnapsackTask):
     The losses, with `v` predicted, `c` the true values and `x*` the best selection under them:
 
     - `"least_squares"`: `|v - c|^2`, the two-stage model;
-    - `"spo_plus"`: `max_x (2 v - c).(x - x*)`, at least the regret and convex in `v`, over selections, exactly solved
-      (A. N. Elmachtoub and P. Grigas, Smart "Predict, then Optimize", Management Science 68 (2022), section 4);
+    - `"spo_plus"`: the convex bound on the regret (`losses.spo_plus`) over selections, exactly solved;
     - `"spo_plus_relaxed"`: the same over the relaxation, with the layer's quadratic term;
     - `"regret"`: `c.(x* - x(v))` of the layer's answer, through its backward mode.
 
@@ -104,10 +102,11 @@ class ValueTask(AbstractKnapsackTask):
             return F.mse_loss(predicted, values)
         if self._loss == "regret":
             return regret(self._solve(-predicted).x, -values, best).mean()
-        worst = values - 2 * predicted  # as costs; x is a maximiser, so the loss has no gradient through it
-        with torch.no_grad():
-            x = self.decoder(worst) if self._loss == "spo_plus" else self._solve(worst).x
-        return (-worst * (x - best)).sum(1).mean()
+        oracle = self.decoder if self._loss == "spo_plus" else self._relaxed
+        return spo_plus(oracle, -predicted, -values, best).mean()
+
+    def _relaxed(self, costs: Tensor) -> Tensor:
+        return self._solve(costs).x
 
 
 @final

@@ -94,8 +94,8 @@ class KnapsackTask(AbstractKnapsackTask):
     """Selections learned from solutions: a network predicts values, and the layer answers with a relaxed selection.
 
     With `loss="fenchel_young"` the best selection is to be optimal for the layer's problem,
-    `min f(x*; v) - min_x f(x; v)`, which is convex in the values and needs no backward mode. With `loss="solution"` the layer's answer is to be that selection,
-    `min |x(v) - x*|^2`, through the backward mode.
+    `min f(x*; v) - min_x f(x; v)`, which is convex in the values and needs no backward mode. With `loss="solution"` the
+    layer's answer is to be that selection, `min |x(v) - x*|^2`, through the backward mode.
 
     Args:
         items: of the knapsack, known to the model; None takes the defaults. Their seed plus the run's says which.
