@@ -35,6 +35,7 @@ class ValueTask(AbstractKnapsackTask):
         features: length of a context.
         hidden: widths of the value network.
         dropout: see `value_network`.
+        level: see `value_network`.
         gamma: of the layer's quadratic term.
         training_tolerance: of its solves.
         backward: None takes `JFB()`.
@@ -62,6 +63,7 @@ class ValueTask(AbstractKnapsackTask):
         features: int = 5,
         hidden: Sequence[int] = (100,),
         dropout: float = 0.0,
+        level: float = 0.0,
         gamma: float = 1.0,
         training_tolerance: float = 1e-2,
         backward: il2o.AbstractBackward | None = None,
@@ -71,7 +73,7 @@ class ValueTask(AbstractKnapsackTask):
         if loss not in _LOSSES:
             raise ValueError(f"loss must be one of {', '.join(_LOSSES)}; got {loss!r}.")
         items = items_of_run(items, seed)
-        network = value_network(features, items.count, hidden=hidden, dropout=dropout)
+        network = value_network(features, items.count, hidden=hidden, dropout=dropout, level=level)
         super().__init__(network, items, optimization=optimization)
         self._loss = loss
         self._solve = il2o.LPLayer(

@@ -17,7 +17,13 @@ import implicit_l2o as il2o
 
 
 def value_network(
-    features: int, items: int, *, hidden: Sequence[int] = (100,), dropout: float = 0.0, seed: int | None = None
+    features: int,
+    items: int,
+    *,
+    hidden: Sequence[int] = (100,),
+    dropout: float = 0.0,
+    level: float = 0.0,
+    seed: int | None = None,
 ) -> nn.Sequential:
     """`d -> v`: linear maps with LeakyReLU(0.1) between them, initialised by the seed alone.
 
@@ -26,6 +32,8 @@ def value_network(
         items: length of the value vector.
         hidden: widths; (5000, 5000) with a dropout of 0.3 is the network of the published tables.
         dropout: share of the values that are set to zero in training.
+        level: added to the values at the start. Where values are well above zero the limits bind, and the weights of the
+            items have their part in the first answers already; at zero the network has to learn them as well.
         seed: of the weights; PyTorch's own random state is left as it was. None takes the seed that PyTorch was given
             last, the run's, however much was drawn since: so a model and its baselines start from the same weights.
     """
@@ -36,6 +44,8 @@ def value_network(
         torch.default_generator.manual_seed(seed)
         for before, after in itertools.pairwise(sizes):
             layers += [nn.Linear(before, after), nn.LeakyReLU(0.1)]
+    with torch.no_grad():
+        next(reversed(list(layers[-2].parameters()))).add_(level)  # the last bias
     return nn.Sequential(*layers[:-1], *([nn.Dropout(dropout)] if dropout else []))
 
 

@@ -25,6 +25,7 @@ class PyEPOTask(AbstractKnapsackTask):
         features: length of a context.
         hidden: widths of the value network.
         dropout: see `value_network`.
+        level: see `value_network`.
         optimization: AdamW and its schedule.
         seed: of the run; None takes what `seed_everything` has set.
 
@@ -42,11 +43,12 @@ class PyEPOTask(AbstractKnapsackTask):
         features: int = 5,
         hidden: Sequence[int] = (100,),
         dropout: float = 0.0,
+        level: float = 0.0,
         optimization: Optimization | None = None,
         seed: int | None = None,
     ) -> None:
         items = items_of_run(items, seed)
-        network = value_network(features, items.count, hidden=hidden, dropout=dropout)
+        network = value_network(features, items.count, hidden=hidden, dropout=dropout, level=level)
         super().__init__(network, items, optimization=optimization)
         self._criterion = criterion.bind(opt_model(items.program(), self.decoder, maximize=True))
 
@@ -78,6 +80,7 @@ class CvxpyLayersTask(AbstractKnapsackTask):
         features: length of a context.
         hidden: widths of the value network.
         dropout: see `value_network`.
+        level: see `value_network`.
         gamma: of the quadratic term.
         optimization: AdamW and its schedule.
         seed: of the run; None takes what `seed_everything` has set.
@@ -93,16 +96,19 @@ class CvxpyLayersTask(AbstractKnapsackTask):
         features: int = 5,
         hidden: Sequence[int] = (100,),
         dropout: float = 0.0,
+        level: float = 0.0,
         gamma: float = 1.0,
         optimization: Optimization | None = None,
         seed: int | None = None,
     ) -> None:
         import cvxpy as cp
-        from cvxpylayers.torch import CvxpyLayer
+        from cvxpylayers.torch import CvxpyLayer  # pyright: ignore[reportPrivateImportUsage]
 
         items = items_of_run(items, seed)
         super().__init__(
-            value_network(features, items.count, hidden=hidden, dropout=dropout), items, optimization=optimization
+            value_network(features, items.count, hidden=hidden, dropout=dropout, level=level),
+            items,
+            optimization=optimization,
         )
         v, x = cp.Parameter(items.count), cp.Variable(items.count)
         limits = [items.weights().numpy() @ x <= items.capacities().numpy(), x >= 0, x <= 1]

@@ -102,6 +102,7 @@ class KnapsackTask(AbstractKnapsackTask):
         features: length of a context.
         hidden: widths of the value network.
         dropout: see `value_network`.
+        level: see `value_network`.
         gamma: of the quadratic term that makes the answer differentiable. The values are learned in units of it.
         loss: what a training minimises, on the validation data too.
         tolerance: of an inference, on the residual.
@@ -130,6 +131,7 @@ class KnapsackTask(AbstractKnapsackTask):
         features: int = 5,
         hidden: Sequence[int] = (100,),
         dropout: float = 0.0,
+        level: float = 0.0,
         gamma: float = 1.0,
         loss: Literal["solution", "fenchel_young"] = "fenchel_young",
         tolerance: float = 1e-3,
@@ -146,7 +148,7 @@ class KnapsackTask(AbstractKnapsackTask):
         items = items_of_run(items, seed)
         lp = items.program()
         layer = il2o.LPLayer(lp, gamma=gamma, tolerance=tolerance, max_steps=20_000)
-        network = value_network(features, items.count, hidden=hidden, dropout=dropout)
+        network = value_network(features, items.count, hidden=hidden, dropout=dropout, level=level)
         super().__init__(Selector(network, layer), items, optimization=optimization)
         self._loss = loss
         # A solve that runs out of steps is near enough for a training, so there is nothing to warn of.

@@ -1,0 +1,293 @@
+"""Every method at every number of items on several data sets, each with its decisions on file."""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from implicit_l2o.applications.knapsack.baselines import ValueTask
+from implicit_l2o.applications.knapsack.data import KnapsackData
+from implicit_l2o.applications.knapsack.peers import CvxpyLayersTask, PyEPOTask
+from implicit_l2o.applications.knapsack.task import AbstractKnapsackTask, KnapsackTask
+from implicit_l2o.data.knapsack import Items
+from implicit_l2o.interop.pyepo import DBB, PFYL, SPOPlus
+from implicit_l2o.report import write_json
+from implicit_l2o.training import Optimization, count_parameters, fit
+from implicit_l2o.training.fit import one_thread, quiet
+
+EPOCHS = 25
+BATCH = 64
+WEIGHT_AVERAGE = 0.98
+GAMMA = 1.0
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One cell of the table: how values are drawn, and for how many items.
+
+    Args:
+        degree: of the value polynomial.
+        noise: half-width of the noise.
+        count: number of items.
+        seed: of the data, and of the training.
+    """
+
+    degree: int
+    noise: float
+    count: int
+    seed: int
+
+    @property
+    def items(self) -> Items:
+        """The items of the data set."""
+        return Items(self.count, seed=self.seed)
+
+    def data(self) -> KnapsackData:
+        """The protocol's splits, and 1000 more test contexts."""
+        return KnapsackData(items=self.items, degree=self.degree, noise=self.noise, batch_size=BATCH, seed=0)
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return f"degree_{self.degree}/{self.count}/{self.seed}"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is tuned, as much for every method.
+
+    Args:
+        learning_rate: at the start; it falls to zero by a cosine.
+        level: of the predicted values at the start (see `value_network`).
+        weight_decay: of AdamW.
+    """
+
+    learning_rate: float = 1e-2
+    level: float = 0.0
+    weight_decay: float = 0.01
+
+    def optimization(self) -> Optimization:
+        """For the tasks."""
+        return Optimization(learning_rate=self.learning_rate, weight_decay=self.weight_decay)
+
+
+Make = Callable[[Items, Setting], AbstractKnapsackTask]
+
+
+def _value_task(loss: Any) -> Make:
+    return lambda items, setting: ValueTask(
+        loss=loss, items=items, gamma=GAMMA, level=setting.level, optimization=setting.optimization(), seed=0
+    )
+
+
+def _solution_task(loss: Any) -> Make:
+    return lambda items, setting: KnapsackTask(
+        loss=loss, items=items, gamma=GAMMA, level=setting.level, optimization=setting.optimization(), seed=0
+    )
+
+
+def _pyepo_task(criterion: Any) -> Make:
+    return lambda items, setting: PyEPOTask(
+        criterion, items=items, level=setting.level, optimization=setting.optimization(), seed=0
+    )
+
+
+# The value network of all is the same, with the same weights at the start.
+METHODS: dict[str, Make] = {
+    "fenchel_young": _solution_task("fenchel_young"),
+    "solution": _solution_task("solution"),
+    "cvxpylayers": lambda items, setting: CvxpyLayersTask(
+        items=items, gamma=GAMMA, level=setting.level, optimization=setting.optimization(), seed=0
+    ),
+    "pyepo_pfyl": _pyepo_task(PFYL(samples=3, sigma=1.0)),
+    "two_stage": _value_task("least_squares"),
+    "spo_plus": _value_task("spo_plus"),
+    "spo_plus_relaxed": _value_task("spo_plus_relaxed"),
+    "regret": _value_task("regret"),
+    "pyepo_spo_plus": _pyepo_task(SPOPlus()),
+    "pyepo_dbb": _pyepo_task(DBB(lambd=10.0)),
+}
+
+
+def train(
+    problem: Problem, method: str, setting: Setting, *, cap: float | None = None, progress: bool = False
+) -> tuple[AbstractKnapsackTask, KnapsackData, dict[str, Any]]:
+    """Train one method on one problem.
+
+    Args:
+        problem: the data.
+        method: a name in `METHODS`.
+        setting: what was tuned.
+        cap: most seconds of training; as many epochs are run as fit in, at least one and at most `EPOCHS`.
+        progress: show a bar.
+
+    Returns:
+        The task, its data, and what is to be recorded: seconds an epoch, epochs, parameters.
+    """
+    data = problem.data()
+    data.setup("fit")
+    torch.manual_seed(problem.seed)
+    task = METHODS[method](problem.items, setting)
+    epochs = EPOCHS
+    if cap is not None:
+        batches = -(-len(data.splits.train) // BATCH)
+        epochs = min(EPOCHS, max(1, int(cap / (batches * step_seconds(task, data)))))
+    with one_thread():
+        training = fit(
+            task,
+            data,
+            epochs=epochs,
+            weight_average=WEIGHT_AVERAGE,
+            progress=progress,
+            label=f"{problem.name} {method}",
+        )
+    record = {
+        "seconds_per_epoch": training.seconds_per_epoch,
+        "epochs": epochs,
+        "best_epoch": training.best_epoch,
+        "parameters": count_parameters(task),
+        "setting": asdict(setting),
+    }
+    return task, data, record
+
+
+def step_seconds(task: AbstractKnapsackTask, data: KnapsackData) -> float:
+    """How long a training step takes without the update, after one to warm up."""
+    batch = [field[:BATCH] for field in data.splits.train.tensors]
+
+    def step() -> None:
+        task.loss(task.training_inference(batch[0]), batch).backward()
+
+    step()
+    started = time.perf_counter()
+    step()
+    task.zero_grad()
+    return time.perf_counter() - started
+
+
+@torch.no_grad()
+def decide(task: AbstractKnapsackTask, contexts: Tensor) -> Tensor:
+    """The selections on contexts."""
+    return task.decoder(-task.values(contexts))
+
+
+def run(
+    problem: Problem,
+    method: str,
+    setting: Setting,
+    folder: Path,
+    *,
+    cap: float | None = None,
+    progress: bool = True,
+) -> None:
+    """Train one method and keep its test decisions and its record; nothing is done where they are on file.
+
+    Args:
+        problem: the data.
+        method: a name in `METHODS`.
+        setting: what was tuned.
+        folder: of all runs.
+        cap: see `train`.
+        progress: show a bar.
+    """
+    target = folder / problem.name / f"{method}.npz"
+    if target.exists():
+        return
+    with quiet():
+        task, data, record = train(problem, method, setting, cap=cap, progress=progress)
+    save(target, decide(task, data.splits.test.tensors[0]), record)
+
+
+def references(problem: Problem, folder: Path) -> None:
+    """Keep the decisions that need no training: the best, the floor, the constant, and the untrained network's."""
+    target = folder / problem.name
+    if (target / "untrained.npz").exists():
+        return
+    data = problem.data()
+    contexts, best, values, mean_values, _ = data.splits.test.tensors
+    torch.manual_seed(problem.seed)
+    task = METHODS["fenchel_young"](problem.items, Setting())
+    constant = task.constant(data.splits.train).expand_as(best)
+    np.savez_compressed(_made(target) / "data.npz", contexts=contexts, values=values.numpy().astype(np.uint16))
+    save(target / "best.npz", best, {})
+    save(target / "floor.npz", task.decoder(-mean_values), {})
+    save(target / "constant.npz", constant, {})
+    save(target / "untrained.npz", decide(task, contexts), {})
+
+
+def save(target: Path, selections: Tensor, record: Mapping[str, Any]) -> None:
+    """Selections as bits, and what is to be said of them."""
+    _made(target.parent)
+    part = target.with_suffix(".part.npz")
+    np.savez_compressed(part, selections=np.packbits(selections.numpy() > 0.5, axis=1), record=json.dumps(dict(record)))
+    part.replace(target)  # whole or not at all
+
+
+def load(target: Path, count: int) -> tuple[np.ndarray, dict[str, Any]]:
+    """What `save` kept: 0/1 selections `(N, count)` and the record."""
+    with np.load(target) as kept:
+        return np.unpackbits(kept["selections"], axis=1, count=count), json.loads(str(kept["record"]))
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def collect(folder: Path, seeds: Sequence[int], families: Mapping[int, tuple[float, Sequence[int]]]) -> dict[str, Any]:
+    """The regrets of everything on file, by degree and number of items; one value a seed.
+
+    `regret` is over all test contexts, `published` over those of the published data set.
+
+    Args:
+        folder: of all runs.
+        seeds: of the data.
+        families: by degree the noise and the numbers of items.
+    """
+    found: dict[str, Any] = {}
+    for degree, (noise, counts) in families.items():
+        sizes = {}
+        for count in counts:
+            problems = [Problem(degree, noise, count, seed) for seed in seeds]
+            if all((folder / problem.name / "untrained.npz").exists() for problem in problems):
+                sizes[str(count)] = _methods(folder, problems)
+        found[f"degree_{degree}"] = {"noise": noise, "sizes": sizes}
+    return found
+
+
+def _methods(folder: Path, problems: Sequence[Problem]) -> dict[str, Any]:
+    methods: dict[str, Any] = {}
+    for name in ("floor", "constant", "untrained", *METHODS):
+        targets = [folder / problem.name / f"{name}.npz" for problem in problems]
+        if not all(target.exists() for target in targets):
+            continue
+        rows = [_scores(folder / problem.name, name, problem) for problem in problems]
+        methods[name] = {key: [row[key] for row in rows] for key in rows[0]}
+    return methods
+
+
+def _scores(folder: Path, name: str, problem: Problem) -> dict[str, Any]:
+    selections, record = load(folder / f"{name}.npz", problem.count)
+    best, _ = load(folder / "best.npz", problem.count)
+    with np.load(folder / "data.npz") as data:
+        values = data["values"].astype(np.float64)
+    weight = selections @ problem.items.weights().numpy().T
+    scores = {
+        "regret": 1 - (values * selections).sum() / (values * best).sum(),
+        "published": 1 - (values * selections)[:100].sum() / (values * best)[:100].sum(),
+        "overweight": float((weight - problem.items.capacities().numpy()).max().clip(0.0)),
+    }
+    return {key: float(value) for key, value in scores.items()} | {
+        key: value for key, value in record.items() if isinstance(value, int | float)
+    }
+
+
+def write(target: Path, result: Mapping[str, Any]) -> None:
+    """As JSON."""
+    write_json(target, dict(result))
