@@ -14,6 +14,7 @@ from torch import Tensor
 import cases
 import implicit_l2o as il2o
 from implicit_l2o.operators.affine_dense import DenseProjector, RowBasis
+from implicit_l2o.operators.affine_grid import GridFlows, GridShape
 from implicit_l2o.operators.affine_sparse import SparseRows, sparse_factor
 
 Matrix = scipy.sparse.csr_array
@@ -49,8 +50,10 @@ def torch_csr(A: Matrix) -> Tensor:
         (torch.randn(5, 500), RowBasis, 5),  # many columns, few rows
         (torch.randn(350, 450), DenseProjector, 350),  # the projector is the cheaper form
         (grid(5), DenseProjector, 24),  # sparse but small
-        (grid(15), SparseRows, 224),
-        (torch.as_tensor(grid(15).toarray()), SparseRows, 224),  # dense storage, sparse structure
+        (grid(15), GridFlows, 224),
+        (torch.as_tensor(grid(15).toarray()), GridFlows, 224),  # dense storage
+        (grid(16)[:, 1:], SparseRows, 255),  # an edge is missing
+        (torch.as_tensor(grid(16)[:, 1:].toarray()), SparseRows, 255),
         (Matrix(np.ones((2, 500))), RowBasis, 1),
         (torch.zeros(2, 3), DenseProjector, 0),
     ],
@@ -70,6 +73,58 @@ def test_grid_projection_against_dense_least_squares(k: int) -> None:
     correction = np.linalg.lstsq(A.toarray(), (A @ x.numpy().T) - b.numpy()[:, None], rcond=1e-10)[0]
     np.testing.assert_allclose(result.numpy(), x.numpy() - correction.T, atol=1e-10)
     np.testing.assert_allclose((A @ result.numpy().T).T, np.broadcast_to(b, (4, k * k)), atol=1e-11)
+
+
+def numbered_by_rows(h: int, w: int) -> Matrix:
+    """A grid whose arcs are numbered row by row, as in the shortest-path data: -1 at the tail."""
+    node = np.arange(h * w).reshape(h, w)
+    pairs = []
+    for i in range(h):
+        pairs += list(zip(node[i, :-1], node[i, 1:], strict=True))
+        pairs += list(zip(node[i], node[i + 1], strict=True)) if i + 1 < h else []
+    tail, head = np.array(pairs).T
+    arcs = np.arange(len(tail))
+    values = np.concatenate([-np.ones(len(tail)), np.ones(len(tail))])
+    return Matrix((values, (np.concatenate([tail, head]), np.concatenate([arcs, arcs]))), shape=(h * w, len(tail)))
+
+
+@pytest.mark.parametrize(("h", "w"), [(2, 2), (3, 5), (6, 4)])
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_flows_on_a_grid_with_arcs_in_any_order_and_direction(h: int, w: int, shuffled: bool) -> None:
+    A, random = numbered_by_rows(h, w), np.random.default_rng(0)
+    if shuffled:
+        A = A[:, random.permutation(A.shape[1])] @ scipy.sparse.diags_array(random.choice([-1.0, 1.0], A.shape[1]))
+    shape = GridShape.of(A.tocsr())
+    assert shape is not None
+    assert shape.strided is not shuffled
+    factor = GridFlows.of(shape, torch.float64, "cpu")
+    dense = torch.as_tensor(A.toarray())
+    x = torch.randn(3, A.shape[1], dtype=torch.float64, requires_grad=True)
+    b = (torch.randn(3, A.shape[1], dtype=torch.float64) @ dense.mT).requires_grad_()
+    pinv = torch.linalg.pinv(dense)
+    torch.testing.assert_close(factor.solve(b), b @ pinv.mT)
+    torch.testing.assert_close(factor.project(x, torch.zeros_like(x)), x - x @ dense.mT @ pinv.mT)
+    assert float(factor.gap(b).detach().max()) < 1e-15
+    balance = torch.linalg.vector_norm(dense, dim=1)
+    alone = torch.ones(h * w, dtype=torch.float64)  # it only comes in
+    best = alone - dense @ (pinv @ alone)
+    assert float(factor.gap(alone)) == pytest.approx(float(alone.sum() / balance.norm() / (alone / balance).norm()))
+    assert float(best.norm()) > 0.1
+    assert torch.autograd.gradcheck(lambda x, b: factor.project(x, factor.solve(b)), (x, b))
+    with torch.no_grad():  # the loop's way is another one
+        torch.testing.assert_close(factor.project(x, factor.solve(b)), x - (x @ dense.mT - b) @ pinv.mT)
+
+
+def test_what_is_nearly_a_grid_is_none() -> None:
+    A = numbered_by_rows(4, 4).toarray()
+    assert GridShape.of(Matrix(A)) is not None
+    twice = A.copy()
+    twice[:, 3] = twice[:, 4]  # one edge twice, another missing
+    around = A.copy()
+    around[:, 0] = 0
+    around[3, 0], around[4, 0] = -1.0, 1.0  # from the end of a row to the start of the next one
+    for matrix in (twice, 2 * A, around, A[:, :-1], np.eye(4)):
+        assert GridShape.of(Matrix(matrix)) is None
 
 
 def test_every_way_to_pass_a_matrix_gives_the_same_set() -> None:
@@ -151,13 +206,17 @@ def test_the_factor_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_copies_and_pickles() -> None:
-    set_, x = il2o.AffineSet(grid(15), unit_flow(15)), torch.randn(2, 420, dtype=torch.float64)
+    set_, x = il2o.AffineSet(grid(16)[:, 1:], unit_flow(16)), torch.randn(2, 479, dtype=torch.float64)
     assert copy.deepcopy(set_).factor is set_.factor
     assert torch.equal(pickle.loads(pickle.dumps(set_)).project(x), set_.project(x))
-    for A in (grid(15), torch_csr(grid(15))):
-        assert copy.deepcopy(il2o.AffineSet(A, unit_flow(15))).factor.rank == 224
-        operator = pickle.loads(pickle.dumps(copy.deepcopy(il2o.Matrix(A))))
-        assert torch.equal(operator.apply(x), il2o.Matrix(grid(15)).apply(x))
+    A = grid(16)[:, 1:]
+    for form in (A, torch_csr(A)):
+        assert copy.deepcopy(il2o.AffineSet(form, unit_flow(16))).factor.rank == 255
+        operator = pickle.loads(pickle.dumps(copy.deepcopy(il2o.Matrix(form))))
+        assert torch.equal(operator.apply(x), il2o.Matrix(A).apply(x))
+    flows = il2o.AffineSet(grid(15), unit_flow(15))
+    flow = torch.randn(2, 420, dtype=torch.float64)
+    assert torch.equal(pickle.loads(pickle.dumps(copy.deepcopy(flows))).project(flow), flows.project(flow))
 
 
 def test_rank_is_judged_whatever_the_units_and_the_dtype() -> None:
@@ -238,7 +297,7 @@ def test_bad_values_are_named(name: str) -> None:
 @pytest.mark.parametrize(("side", "stored"), [(16, True), (24, False)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_few_sparse_rows_store_their_inverse_and_project_alike(side: int, stored: bool, dtype: torch.dtype) -> None:
-    factor = il2o.affine_factor(grid(side), dtype=dtype)
+    factor = sparse_factor(grid(side), dtype, "cpu")
     assert isinstance(factor, SparseRows)
     assert (factor.inverse is not None) == stored
     x = torch.randn(3, factor.shape[1], dtype=dtype, generator=torch.Generator().manual_seed(0))

@@ -38,6 +38,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "operators.base",
         "operators._*",
         "operators.affine_dense",
+        "operators.affine_grid",
         "operators.affine_sparse",
     ),
     "operators.l1_ball": ("_batch", "operators.base", "operators._*", "operators.simplex"),  # its threshold

@@ -12,6 +12,7 @@ from implicit_l2o._batch import DATA
 from implicit_l2o.operators._factor import AbstractAffineFactor
 from implicit_l2o.operators._sparse import is_sparse, to_scipy, torch_dtype
 from implicit_l2o.operators.affine_dense import dense_factor
+from implicit_l2o.operators.affine_grid import GridFlows, GridShape
 from implicit_l2o.operators.affine_sparse import IllConditionedRows, sparse_factor
 from implicit_l2o.operators.base import AbstractSet
 
@@ -26,10 +27,11 @@ def affine_factor(
 ) -> AbstractAffineFactor:
     """Factorise the rows of `A` once, for any number of `AffineSet`s with that `A`.
 
-    By size and structure: a stored projector for n <= 400, an orthonormal basis of the rows or a stored projector (the
-    cheaper) for larger dense matrices, a sparse factor of `A A^T` for larger sparse ones (its triangular solves run on
-    the host in float64), with the dense forms as a fallback for rows too ill conditioned for `A A^T`. Dependent, duplicate
-    and zero rows are found and handled by each.
+    By size and structure: a stored projector for n <= 400, cosine transforms for the incidence matrix of a larger grid
+    (arcs in any order), an orthonormal basis of the rows or a stored projector (the cheaper) for other large dense
+    matrices, a sparse factor of `A A^T` for other large sparse ones (its triangular solves run on the host in float64),
+    with the dense forms as a fallback for rows too ill conditioned for `A A^T`. Dependent, duplicate and zero rows are
+    found and handled by each.
 
     Args:
         A: `(m, n)`: a dense tensor, a sparse tensor or a SciPy sparse matrix.
@@ -73,6 +75,9 @@ def affine_factor(
 
 def _sparse_factor(matrix: Any, dtype: torch.dtype, device: torch.device) -> AbstractAffineFactor:
     """The sparse factor, or a dense one where the rows are too ill conditioned for it and few enough."""
+    grid = GridShape.of(matrix)
+    if grid is not None:
+        return GridFlows.of(grid, dtype, device)
     if matrix.shape[0] * matrix.shape[1] > _DENSE_ENTRIES:
         return sparse_factor(matrix, dtype, device)
     try:
