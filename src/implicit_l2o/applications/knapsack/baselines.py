@@ -37,6 +37,7 @@ class ValueTask(AbstractKnapsackTask):
         dropout: see `value_network`.
         level: see `value_network`.
         gamma: of the layer's quadratic term.
+        polish: as in `KnapsackTask`.
         training_tolerance: of its solves.
         backward: None takes `JFB()`.
         optimization: AdamW and its schedule.
@@ -65,6 +66,7 @@ class ValueTask(AbstractKnapsackTask):
         dropout: float = 0.0,
         level: float = 0.0,
         gamma: float = 1.0,
+        polish: bool = True,
         training_tolerance: float = 1e-2,
         backward: il2o.AbstractBackward | None = None,
         optimization: Optimization | None = None,
@@ -81,6 +83,7 @@ class ValueTask(AbstractKnapsackTask):
             gamma=gamma,
             tolerance=training_tolerance,
             max_steps=1000,
+            polish=polish,
             backward=backward,
             on_failure="ignore",
         )

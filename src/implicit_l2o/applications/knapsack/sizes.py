@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+import implicit_l2o as il2o
 from implicit_l2o.applications.knapsack.baselines import ValueTask
 from implicit_l2o.applications.knapsack.data import KnapsackData
 from implicit_l2o.applications.knapsack.peers import CvxpyLayersTask, PyEPOTask
@@ -86,9 +87,15 @@ def _value_task(loss: Any) -> Make:
     )
 
 
-def _solution_task(loss: Any) -> Make:
+def _solution_task(loss: Any, backward: il2o.AbstractBackward | None = None) -> Make:
     return lambda items, setting: KnapsackTask(
-        loss=loss, items=items, gamma=GAMMA, level=setting.level, optimization=setting.optimization(), seed=0
+        loss=loss,
+        items=items,
+        gamma=GAMMA,
+        level=setting.level,
+        backward=backward,
+        optimization=setting.optimization(),
+        seed=0,
     )
 
 
@@ -102,6 +109,7 @@ def _pyepo_task(criterion: Any) -> Make:
 METHODS: dict[str, Make] = {
     "fenchel_young": _solution_task("fenchel_young"),
     "solution": _solution_task("solution"),
+    "solution_exact": _solution_task("solution", il2o.Implicit()),  # the gradient of cvxpylayers, for all epochs
     "cvxpylayers": lambda items, setting: CvxpyLayersTask(
         items=items, gamma=GAMMA, level=setting.level, optimization=setting.optimization(), seed=0
     ),

@@ -105,6 +105,7 @@ class KnapsackTask(AbstractKnapsackTask):
         level: see `value_network`.
         gamma: of the quadratic term that makes the answer differentiable. The values are learned in units of it.
         loss: what a training minimises, on the validation data too.
+        polish: solve exactly, by a compiled Newton method (needs numba); without, by Davis-Yin to the tolerances.
         tolerance: of an inference, on the residual.
         training_tolerance: of a solve in training.
         backward: None takes `JFB()`.
@@ -134,6 +135,7 @@ class KnapsackTask(AbstractKnapsackTask):
         level: float = 0.0,
         gamma: float = 1.0,
         loss: Literal["solution", "fenchel_young"] = "fenchel_young",
+        polish: bool = True,
         tolerance: float = 1e-3,
         training_tolerance: float = 1e-2,
         backward: il2o.AbstractBackward | None = None,
@@ -147,13 +149,19 @@ class KnapsackTask(AbstractKnapsackTask):
                 raise ValueError(f"KnapsackTask needs {name} > 0; got {name}={value}.")
         items = items_of_run(items, seed)
         lp = items.program()
-        layer = il2o.LPLayer(lp, gamma=gamma, tolerance=tolerance, max_steps=20_000)
+        layer = il2o.LPLayer(lp, gamma=gamma, tolerance=tolerance, max_steps=20_000, polish=polish)
         network = value_network(features, items.count, hidden=hidden, dropout=dropout, level=level)
         super().__init__(Selector(network, layer), items, optimization=optimization)
         self._loss = loss
         # A solve that runs out of steps is near enough for a training, so there is nothing to warn of.
         self._solve = il2o.LPLayer(
-            lp, gamma=gamma, tolerance=training_tolerance, max_steps=1000, backward=backward, on_failure="ignore"
+            lp,
+            gamma=gamma,
+            tolerance=training_tolerance,
+            max_steps=1000,
+            polish=polish,
+            backward=backward,
+            on_failure="ignore",
         )
 
     @property
