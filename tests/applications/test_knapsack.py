@@ -325,6 +325,82 @@ def test_true_values_teach_too(loss, data):
     assert min(epoch["val/regret"] for epoch in history) < 0.7 * before
 
 
+def test_pyepo_has_our_spo_plus(data):
+    """The same network after the same training: the loss is the same, and so is the oracle."""
+    pytest.importorskip("pyepo")
+    from implicit_l2o.applications.knapsack.peers import PyEPOTask
+    from implicit_l2o.interop.pyepo import SPOPlus
+
+    histories = []
+    for make in (lambda **o: ValueTask(loss="spo_plus", **o), lambda **o: PyEPOTask(SPOPlus(), **o)):
+        torch.manual_seed(2)
+        histories.append(fit(make(items=ITEMS, optimization=OPTIMIZATION), data, epochs=2, progress=False).history)
+    for ours, theirs in zip(*histories, strict=True):
+        assert ours["val/regret"] == pytest.approx(theirs["val/regret"], abs=1e-6)
+        assert ours["train/loss"] == pytest.approx(theirs["train/loss"], rel=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of cvxpylayers
+def test_cvxpylayers_has_our_answers_and_our_exact_gradient():
+    pytest.importorskip("cvxpylayers")
+    from implicit_l2o.applications.knapsack.peers import CvxpyLayersTask
+
+    samples = generate(ITEMS, train=4, validation=1, test=1, more=0).train
+    batch = (samples.contexts, samples.selections)
+    gradients = []
+    torch.manual_seed(0)
+    for task in (
+        KnapsackTask(items=ITEMS, loss="solution", level=2.0, backward=il2o.Implicit()),
+        CvxpyLayersTask(items=ITEMS, level=2.0),
+    ):
+        inference = task.training_inference(samples.contexts)
+        task.loss(inference, batch).backward()
+        gradients.append((inference.x.detach(), torch.cat([p.grad.flatten() for p in task.parameters()])))
+    (ours, slope), (theirs, their_slope) = gradients
+    torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=0)
+    assert float(torch.nn.functional.cosine_similarity(slope, their_slope, dim=0)) > 0.999
+
+
+def test_exact_solves_are_those_of_davis_yin():
+    contexts = generate(ITEMS, train=4, validation=1, test=1, more=0).train.contexts
+    torch.manual_seed(0)
+    exact = KnapsackTask(items=ITEMS, level=2.0)
+    iterated = KnapsackTask(items=ITEMS, level=2.0, polish=False, tolerance=1e-5)
+    torch.testing.assert_close(exact.infer(contexts).x, iterated.infer(contexts).x, atol=1e-3, rtol=0)
+
+
+@pytest.fixture
+def on_file(tmp_path):
+    """Two small problems with three methods, and the table of them."""
+    pytest.importorskip("pyepo")
+    from implicit_l2o.applications.knapsack import sizes
+
+    problems = [sizes.Problem(2, 0.05, 8, seed) for seed in (135, 136)]
+    for problem in problems:
+        sizes.references(problem, tmp_path)
+        for method in ("fenchel_young", "two_stage"):
+            sizes.run(problem, method, sizes.Setting(), tmp_path, epochs=1, progress=False)
+    table = sizes.collect(tmp_path, (135, 136), {2: (0.05, (8,)), 4: (0.5, (8,))})
+    return tmp_path, {"seeds": [135, 136], **table}
+
+
+def test_the_table_agrees_with_an_independent_computation(on_file, tmp_path, capsys):
+    import check_knapsack
+
+    folder, table = on_file
+    methods = table["degree_2"]["sizes"]["8"]
+    assert set(methods) == {"floor", "constant", "untrained", "fenchel_young", "two_stage"}
+    assert table["degree_4"]["sizes"] == {}
+    assert methods["two_stage"]["epochs"] == [1, 1]
+    (tmp_path / "results.json").write_text(json.dumps(table))
+    arguments = [str(folder), "--results", str(tmp_path / "results.json")]
+    assert check_knapsack.main(arguments) == 0
+    methods["two_stage"]["regret"][1] += 1e-3
+    (tmp_path / "results.json").write_text(json.dumps(table))
+    assert check_knapsack.main(arguments) == 1
+    assert "8 items, seed 136: two_stage: regret is" in capsys.readouterr().out
+
+
 def test_figures_are_drawn(outcome, data, tmp_path):
     task, samples, _ = outcome
     drawn = task.figures(samples, data.splits)

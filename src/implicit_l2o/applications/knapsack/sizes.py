@@ -124,7 +124,13 @@ METHODS: dict[str, Make] = {
 
 
 def train(
-    problem: Problem, method: str, setting: Setting, *, cap: float | None = None, progress: bool = False
+    problem: Problem,
+    method: str,
+    setting: Setting,
+    *,
+    epochs: int = EPOCHS,
+    cap: float | None = None,
+    progress: bool = False,
 ) -> tuple[AbstractKnapsackTask, KnapsackData, dict[str, Any]]:
     """Train one method on one problem.
 
@@ -132,7 +138,8 @@ def train(
         problem: the data.
         method: a name in `METHODS`.
         setting: what was tuned.
-        cap: most seconds of training; as many epochs are run as fit in, at least one and at most `EPOCHS`.
+        epochs: passes over the training data.
+        cap: most seconds of training; as many epochs are run as fit in, at least one and at most `epochs`.
         progress: show a bar.
 
     Returns:
@@ -142,10 +149,9 @@ def train(
     data.setup("fit")
     torch.manual_seed(problem.seed)
     task = METHODS[method](problem.items, setting)
-    epochs = EPOCHS
     if cap is not None:
         batches = -(-len(data.splits.train) // BATCH)
-        epochs = min(EPOCHS, max(1, int(cap / (batches * step_seconds(task, data)))))
+        epochs = min(epochs, max(1, int(cap / (batches * step_seconds(task, data)))))
     with one_thread():
         training = fit(
             task,
@@ -191,6 +197,7 @@ def run(
     setting: Setting,
     folder: Path,
     *,
+    epochs: int = EPOCHS,
     cap: float | None = None,
     progress: bool = True,
 ) -> None:
@@ -201,6 +208,7 @@ def run(
         method: a name in `METHODS`.
         setting: what was tuned.
         folder: of all runs.
+        epochs: see `train`.
         cap: see `train`.
         progress: show a bar.
     """
@@ -208,7 +216,7 @@ def run(
     if target.exists():
         return
     with quiet():
-        task, data, record = train(problem, method, setting, cap=cap, progress=progress)
+        task, data, record = train(problem, method, setting, epochs=epochs, cap=cap, progress=progress)
     save(target, decide(task, data.splits.test.tensors[0]), record)
 
 
