@@ -1,6 +1,6 @@
 # The commands of this repository; `make` alone lists them. Each does its own set-up, once.
 
-EXTRAS := train,dev,docs
+EXTRAS := train,exact,dev,docs
 VENV := .venv
 BIN := $(VENV)/bin
 

@@ -5,12 +5,10 @@ For multipliers `y` (`<= 0` of an inequality) the minimiser is `x(y) = clip((R^T
 K.-C. Toh, A highly efficient semismooth Newton augmented Lagrangian method, SIAM J. Optim. 28 (2018).
 """
 
-from typing import no_type_check
-
 import numpy as np
 
+from implicit_l2o._numba import compiled
 from implicit_l2o.linear_program._ldl import (
-    compiled,
     factorise,
     leave_out,
     multiply,
@@ -24,7 +22,6 @@ _LINE = 1e-3  # of the slope at the start: a flatter point ends the line search
 
 
 @compiled
-@no_type_check
 def clip(slope, gamma, lower, upper, x, inside):
     """Set `x` to the clipped `slope / gamma`, and `inside` to 1 where it is strictly inside the bounds."""
     for j in range(len(slope)):
@@ -38,7 +35,6 @@ def clip(slope, gamma, lower, upper, x, inside):
 
 
 @compiled
-@no_type_check
 def judge(rows, y, gap, gamma, active):
     """The residual of the optimality conditions, from `gap = b - R x(y)`; fills in which rows are active."""
     worst = 0.0
@@ -53,7 +49,6 @@ def judge(rows, y, gap, gamma, active):
 
 
 @compiled
-@no_type_check
 def line(rows, b, p, slope, across, gamma, lower, upper, start, longest):
     """The step along `p`, at most the longest one, at which the dual is largest: a root of its decreasing derivative."""
     level = 0.0
@@ -85,7 +80,6 @@ def line(rows, b, p, slope, across, gamma, lower, upper, start, longest):
 
 
 @compiled
-@no_type_check
 def newton(rows, factor, b, c, lower, upper, gamma, tolerance, most, search, x, y):
     """Improve `y` until the optimality conditions hold to `tolerance`, and `x = x(y)`.
 
@@ -146,7 +140,6 @@ def newton(rows, factor, b, c, lower, upper, gamma, tolerance, most, search, x, 
 
 
 @compiled
-@no_type_check
 def pull_back(rows, factor, b, c, lower, upper, gamma, y, v, in_cost, in_rhs):
     """The cotangents of `c` and `b` at the solution that `y` gives, for the cotangent `v` of `x`: exact on its support.
 

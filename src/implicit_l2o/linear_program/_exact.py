@@ -1,12 +1,11 @@
 """Compiled solution of a batch: an interior-point method or a given start, then Newton on the dual until it is exact."""
 
-from typing import no_type_check
-
 import numpy as np
 
+from implicit_l2o._numba import compiled
 from implicit_l2o.linear_program._dual_newton import newton, pull_back
 from implicit_l2o.linear_program._interior_point import begin, interior_point
-from implicit_l2o.linear_program._ldl import compiled, factorise, multiply, multiply_transposed, room, solve, weigh
+from implicit_l2o.linear_program._ldl import factorise, multiply, multiply_transposed, room, solve, weigh
 
 # The central path is followed to the first of these, and further where Newton does not end from there.
 _PATH = (1e-5, 1e-8, 1e-10)
@@ -18,7 +17,6 @@ _FEW_STEPS = 30
 
 
 @compiled
-@no_type_check
 def solve_warm(rows, b, c, lower, upper, gamma, tolerance, most, x, y, steps):
     """Newton from the multipliers `y` of each sample; `steps` says how many, -1 where it did not end."""
     factor = room(rows)
@@ -40,7 +38,6 @@ def solve_warm(rows, b, c, lower, upper, gamma, tolerance, most, x, y, steps):
 
 
 @compiled
-@no_type_check
 def solve_cold(rows, b, c, lower, upper, gamma, tolerance, wanted, x, y, steps):
     """Solve the wanted samples from scratch; the start is the point of least norm with the multipliers nearest to `c`."""
     m, n = rows.m, rows.n
@@ -94,7 +91,6 @@ def solve_cold(rows, b, c, lower, upper, gamma, tolerance, wanted, x, y, steps):
 
 
 @compiled
-@no_type_check
 def measure(rows, b, x, y, gap, price):
     """`gap = b - R x` and `price = R^T y`, per sample."""
     for k in range(len(x)):
@@ -105,7 +101,6 @@ def measure(rows, b, x, y, gap, price):
 
 
 @compiled
-@no_type_check
 def pull_back_batch(rows, b, c, lower, upper, gamma, y, v, in_cost, in_rhs):
     """The exact cotangents of costs and right-hand sides, per sample."""
     factor = room(rows)

@@ -4,11 +4,12 @@ Predictor and corrector of S. Mehrotra, On the implementation of a primal-dual i
 (1992); each iteration factorises `R H^{-1} R^T`, `H` diagonal. Multipliers of inequalities are `<= 0`, as in `_dual_newton`.
 """
 
-from typing import NamedTuple, no_type_check
+from typing import NamedTuple
 
 import numpy as np
 
-from implicit_l2o.linear_program._ldl import compiled, factorise, multiply, multiply_transposed, solve, weigh
+from implicit_l2o._numba import compiled
+from implicit_l2o.linear_program._ldl import factorise, multiply, multiply_transposed, solve, weigh
 
 _INTERIOR = 0.1  # of the scale of x or of the costs: the least distance of the start from the boundary
 _LONGEST = 0.995  # of the way to the boundary
@@ -31,7 +32,6 @@ class Interior(NamedTuple):
 
 
 @compiled
-@no_type_check
 def begin(rows, b, c, lower, upper, gamma, x, y):
     """An interior point near `x` and `y`, and the scales of `x` and of the costs."""
     m, n = rows.m, rows.n
@@ -63,7 +63,6 @@ def begin(rows, b, c, lower, upper, gamma, x, y):
 
 
 @compiled
-@no_type_check
 def interior_point(rows, factor, b, c, lower, upper, gamma, tolerance, most, point, of_x, of_cost):
     """Follow the central path to a mean complementarity of `tolerance` times the scales; the iterations, -1 if it fails."""
     m, n, m_eq = rows.m, rows.n, rows.m_eq

@@ -4,15 +4,14 @@ Davis, Direct Methods for Sparse Linear Systems (2006), chapter 4: the up-lookin
 the way, so what a weight of zero removes costs nothing.
 """
 
-from typing import NamedTuple, no_type_check
+from typing import NamedTuple
 
-import numba
 import numpy as np
+
+from implicit_l2o._numba import compiled
 
 # A row is dependent on those before it when its pivot is this share of its diagonal: rounding, as rows have norm one.
 _DEPENDENT = 1e-11
-
-compiled = numba.njit(cache=True, error_model="numpy", nogil=True)
 
 
 class Rows(NamedTuple):
@@ -60,7 +59,6 @@ class Factor(NamedTuple):
 
 
 @compiled
-@no_type_check
 def room(rows):
     """An empty factor."""
     size = rows.lower_start[rows.m]
@@ -74,7 +72,6 @@ def room(rows):
 
 
 @compiled
-@no_type_check
 def multiply(rows, x, out):
     """`out = R x`."""
     out[:] = 0.0
@@ -86,7 +83,6 @@ def multiply(rows, x, out):
 
 
 @compiled
-@no_type_check
 def multiply_transposed(rows, y, out):
     """`out = R^T y`."""
     for j in range(rows.n):
@@ -97,7 +93,6 @@ def multiply_transposed(rows, y, out):
 
 
 @compiled
-@no_type_check
 def weigh(rows, weights, diagonal, factor):
     """Assemble `R W R^T + diag`."""
     upper, place, product = factor.upper, rows.pair_place, rows.pair_product
@@ -113,7 +108,6 @@ def weigh(rows, weights, diagonal, factor):
 
 
 @compiled
-@no_type_check
 def leave_out(rows, kept, factor):
     """Replace the rows and columns of the assembled matrix that are not kept by those of the identity."""
     for k in range(rows.m):
@@ -125,7 +119,6 @@ def leave_out(rows, kept, factor):
 
 
 @compiled
-@no_type_check
 def factorise(rows, factor):
     """Factorise what was assembled."""
     parent, flag, count, pattern = factor.work[0], factor.work[1], factor.work[2], factor.work[3]
@@ -172,7 +165,6 @@ def factorise(rows, factor):
 
 
 @compiled
-@no_type_check
 def solve(rows, factor, right, out):
     """`out` becomes the solution for a right-hand side, zero on the rows that were left out."""
     count, lower_row, lower, start = factor.work[2], factor.row, factor.value, rows.lower_start
