@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import Bounds, LinearConstraint, milp
@@ -412,3 +413,25 @@ def test_figures_are_drawn(outcome, data, tmp_path):
         figure = Figure(layout="constrained")
         task.draw(figure, {"inputs": samples.batch[0][0], "answer": samples.answer[0], **known})
         figure.savefig(tmp_path / "example.svg")
+
+
+# --- the experiments ---
+
+
+def test_the_published_network_differs_in_what_it_is_named_for():
+    small, wide = (yaml.safe_load((EXPERIMENTS / f"{name}.yaml").read_text()) for name in YAMLS)
+    for key in ("data", "weight_average", "threads", "calibration"):
+        assert small[key] == wide[key]
+    for of in (lambda c: c["model"], lambda c: c["baselines"]["two_stage"]["init_args"]["task"]):
+        first, second = of(small)["init_args"], of(wide)["init_args"]
+        assert second.pop("hidden") == [5000, 5000]
+        assert second.pop("dropout") == 0.3
+        assert first.pop("hidden") == [100]
+        for options in (first, second):
+            options["optimization"].pop("learning_rate")
+        assert first == second
+    for config in (small, wide):
+        assert config["baselines"]["two_stage"]["init_args"]["epochs"] == config["trainer"]["max_epochs"]
+
+
+YAMLS = ("knapsack", "knapsack_published_network")

@@ -48,12 +48,13 @@ TUNING_ITEMS = 100
 # The settings of cvxpylayers are those that are best for the same training by our exact gradient, a hundred times faster, in
 # about as many epochs as it can afford.
 STAND_IN = {"cvxpylayers": ("solution_exact", 8)}
+SAME = {"pyepo_spo_plus": "spo_plus"}  # the same loss over the same oracle
 
 
 def tune(methods: Sequence[str], folder: Path, target: Path) -> None:
     """Train every method with every setting on the tuning data, and choose by the regret on contexts of theirs."""
     for degree in SIZES:
-        for method in methods:
+        for method in (name for name in methods if name not in SAME):
             name, epochs = STAND_IN.get(method, (method, EPOCHS))
             for trial, setting in enumerate(TRIALS):
                 for seed in TUNING_SEEDS:
@@ -75,10 +76,11 @@ def _tuning(folder: Path) -> dict[str, Any]:
     for degree in SIZES:
         methods: dict[str, Any] = {}
         for method in METHODS:
+            tried = SAME.get(method, method)
             rows = []
             for trial in range(len(TRIALS)):
                 problems = [Problem(degree, NOISE[degree], TUNING_ITEMS, seed) for seed in TUNING_SEEDS]
-                kept = [folder / problem.name / f"{method}_{trial}.npz" for problem in problems]
+                kept = [folder / problem.name / f"{tried}_{trial}.npz" for problem in problems]
                 if all(path.exists() for path in kept):
                     records = [load(path, TUNING_ITEMS)[1] for path in kept]
                     regrets = [record["regret"] for record in records]
