@@ -137,6 +137,8 @@ def test_a_run_has_data_of_its_own(monkeypatch):
         (lambda: generate(Items(4), train=0), "train >= 1; got train=0"),
         (lambda: KnapsackTask(gamma=0.0), "gamma > 0; got gamma=0.0"),
         (lambda: KnapsackTask(training_tolerance=-1.0), "training_tolerance > 0; got training_tolerance=-1.0"),
+        (lambda: KnapsackTask(perturbation=-0.5), "perturbation >= 0; got perturbation=-0.5"),
+        (lambda: KnapsackTask(copies=0), "copies >= 1; got copies=0"),
         (lambda: KnapsackTask(loss="regret"), 'must be "solution" or "fenchel_young"; got \'regret\''),
         (lambda: ValueTask(loss="solution"), "loss must be one of least_squares, .*; got 'solution'"),
     ],
@@ -204,6 +206,23 @@ def test_the_losses_are_what_they_say():
     young = (objective(samples.selections) - objective(x)).mean()
     torch.testing.assert_close(losses["fenchel_young"], young, atol=1e-3, rtol=0)
     torch.testing.assert_close(losses["solution"], (x - samples.selections).square().sum(1).mean(), atol=1e-3, rtol=0)
+
+
+def test_the_copies_of_a_context_are_averaged():
+    samples = generate(Items(8), train=3, validation=1, test=1, more=0).train
+    batch = (samples.contexts, samples.selections)
+    for loss in ("solution", "fenchel_young"):
+        task = KnapsackTask(items=Items(8), loss=loss, level=2.0, perturbation=0.5, copies=4)
+        inference = task.training_inference(samples.contexts)
+        assert inference.x.shape == (12, 8)
+        x, v, best = inference.x, -inference.problem.F.linear, samples.selections.repeat(4, 1)
+        assert not torch.equal(v[:3], v[3:6])
+        if loss == "solution":
+            mean = torch.stack([x[i::3].mean(0) for i in range(3)])
+            expected = (mean - samples.selections).square().sum(1).mean()
+        else:
+            expected = ((best.square() - x.square()).sum(1) / 2 - (v * (best - x)).sum(1)).mean()
+        torch.testing.assert_close(task.loss(inference, batch), expected)
 
 
 def test_spo_plus_bounds_the_regret():
@@ -374,14 +393,15 @@ def test_exact_solves_are_those_of_davis_yin():
 def on_file(tmp_path):
     """Two small problems with three methods, and the table of them."""
     pytest.importorskip("pyepo")
-    from implicit_l2o.applications.knapsack import sizes
+    from implicit_l2o.applications.knapsack import problems, records, sizes
 
-    problems = [sizes.Problem(2, 0.05, 8, seed) for seed in (135, 136)]
-    for problem in problems:
+    both = [problems.Problem(2, 0.05, 8, seed) for seed in (135, 136)]
+    for problem in both:
         sizes.references(problem, tmp_path)
         for method in ("fenchel_young", "two_stage"):
             sizes.run(problem, method, sizes.Setting(), tmp_path, epochs=1, progress=False)
-    table = sizes.collect(tmp_path, (135, 136), {2: (0.05, (8,)), 4: (0.5, (8,))})
+    names = ("floor", "constant", "untrained", *sizes.METHODS)
+    table = records.collect(tmp_path, (135, 136), {2: (0.05, (8,)), 4: (0.5, (8,))}, names)
     return tmp_path, {"seeds": [135, 136], **table}
 
 

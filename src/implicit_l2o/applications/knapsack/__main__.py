@@ -16,20 +16,17 @@ from typing import Any
 
 import torch
 
+from implicit_l2o.applications.knapsack.problems import BATCH, Problem
+from implicit_l2o.applications.knapsack.records import collect, load, save
 from implicit_l2o.applications.knapsack.sizes import (
-    BATCH,
     EPOCHS,
     GAMMA,
     METHODS,
     WEIGHT_AVERAGE,
-    Problem,
     Setting,
-    collect,
     decide,
-    load,
     references,
     run,
-    save,
     train,
 )
 from implicit_l2o.losses import normalized_regret
@@ -39,7 +36,7 @@ from implicit_l2o.training.fit import quiet
 NOISE = {2: 0.05, 4: 0.5}
 SIZES = {2: (50, 100, 200, 300, 400, 500, 600, 700, 750), 4: (20, 100, 500)}
 PEERS_AT = {2: (50, 100, 500, 750), 4: (20, 100, 500)}  # elsewhere the quick methods alone
-QUICK = ("fenchel_young", "solution", "two_stage", "spo_plus")
+QUICK = ("fenchel_young", "fenchel_young_perturbed", "solution", "two_stage", "spo_plus")
 
 # As many for every method.
 TRIALS = tuple(Setting(learning_rate=rate, level=level) for level in (0.0, 3.0, 6.0) for rate in (3e-3, 1e-2))
@@ -112,7 +109,12 @@ def sweep(options: argparse.Namespace) -> None:
         "gamma": GAMMA,
         "weight_average": WEIGHT_AVERAGE,
         "cap_seconds": options.cap,
-        **collect(options.runs, options.seeds, {degree: (NOISE[degree], SIZES[degree]) for degree in SIZES}),
+        **collect(
+            options.runs,
+            options.seeds,
+            {degree: (NOISE[degree], SIZES[degree]) for degree in SIZES},
+            ("floor", "constant", "untrained", *METHODS),
+        ),
         "machine": machine(),
     }
     write_json(options.out / "knapsack_sizes.json", result)

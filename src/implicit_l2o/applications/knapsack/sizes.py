@@ -1,8 +1,7 @@
 """Every method at every number of items on several data sets, each with its decisions on file."""
 
-import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,48 +14,17 @@ import implicit_l2o as il2o
 from implicit_l2o.applications.knapsack.baselines import ValueTask
 from implicit_l2o.applications.knapsack.data import KnapsackData
 from implicit_l2o.applications.knapsack.peers import CvxpyLayersTask, PyEPOTask
+from implicit_l2o.applications.knapsack.problems import BATCH, Problem
+from implicit_l2o.applications.knapsack.records import save
 from implicit_l2o.applications.knapsack.task import AbstractKnapsackTask, KnapsackTask
 from implicit_l2o.data.knapsack import Items
 from implicit_l2o.interop.pyepo import DBB, PFYL, SPOPlus
-from implicit_l2o.report import write_json
 from implicit_l2o.training import Optimization, count_parameters, fit
 from implicit_l2o.training.fit import one_thread, quiet
 
 EPOCHS = 25
-BATCH = 64
 WEIGHT_AVERAGE = 0.98
 GAMMA = 1.0
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One cell of the table: how values are drawn, and for how many items.
-
-    Args:
-        degree: of the value polynomial.
-        noise: half-width of the noise.
-        count: number of items.
-        seed: of the data, and of the training.
-    """
-
-    degree: int
-    noise: float
-    count: int
-    seed: int
-
-    @property
-    def items(self) -> Items:
-        """The items of the data set."""
-        return Items(self.count, seed=self.seed)
-
-    def data(self) -> KnapsackData:
-        """The protocol's splits, and 1000 more test contexts."""
-        return KnapsackData(items=self.items, degree=self.degree, noise=self.noise, batch_size=BATCH, seed=0)
-
-    @property
-    def name(self) -> str:
-        """Of its folder."""
-        return f"degree_{self.degree}/{self.count}/{self.seed}"
 
 
 @dataclass(frozen=True)
@@ -81,18 +49,28 @@ class Setting:
 Make = Callable[[Items, Setting], AbstractKnapsackTask]
 
 
-def _value_task(loss: Any) -> Make:
+def _value_task(loss: Any, backward: il2o.AbstractBackward | None = None) -> Make:
     return lambda items, setting: ValueTask(
-        loss=loss, items=items, gamma=GAMMA, level=setting.level, optimization=setting.optimization(), seed=0
+        loss=loss,
+        items=items,
+        gamma=GAMMA,
+        level=setting.level,
+        backward=backward,
+        optimization=setting.optimization(),
+        seed=0,
     )
 
 
-def _solution_task(loss: Any, backward: il2o.AbstractBackward | None = None) -> Make:
+def _solution_task(
+    loss: Any, backward: il2o.AbstractBackward | None = None, *, perturbation: float = 0.0, copies: int = 1
+) -> Make:
     return lambda items, setting: KnapsackTask(
         loss=loss,
         items=items,
         gamma=GAMMA,
         level=setting.level,
+        perturbation=perturbation,
+        copies=copies,
         backward=backward,
         optimization=setting.optimization(),
         seed=0,
@@ -108,6 +86,7 @@ def _pyepo_task(criterion: Any) -> Make:
 # The value network of all is the same, with the same weights at the start.
 METHODS: dict[str, Make] = {
     "fenchel_young": _solution_task("fenchel_young"),
+    "fenchel_young_perturbed": _solution_task("fenchel_young", perturbation=1.0, copies=3),
     "solution": _solution_task("solution"),
     "solution_exact": _solution_task("solution", il2o.Implicit()),  # the gradient of cvxpylayers, for all epochs
     "cvxpylayers": lambda items, setting: CvxpyLayersTask(
@@ -117,7 +96,7 @@ METHODS: dict[str, Make] = {
     "two_stage": _value_task("least_squares"),
     "spo_plus": _value_task("spo_plus"),
     "spo_plus_relaxed": _value_task("spo_plus_relaxed"),
-    "regret": _value_task("regret"),
+    "regret": _value_task("regret", il2o.Implicit()),
     "pyepo_spo_plus": _pyepo_task(SPOPlus()),
     "pyepo_dbb": _pyepo_task(DBB(lambd=10.0)),
 }
@@ -230,80 +209,9 @@ def references(problem: Problem, folder: Path) -> None:
     torch.manual_seed(problem.seed)
     task = METHODS["fenchel_young"](problem.items, Setting())
     constant = task.constant(data.splits.train).expand_as(best)
-    np.savez_compressed(_made(target) / "data.npz", contexts=contexts, values=values.numpy().astype(np.uint16))
+    target.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(target / "data.npz", contexts=contexts, values=values.numpy().astype(np.uint16))
     save(target / "best.npz", best, {})
     save(target / "floor.npz", task.decoder(-mean_values), {})
     save(target / "constant.npz", constant, {})
     save(target / "untrained.npz", decide(task, contexts), {})
-
-
-def save(target: Path, selections: Tensor, record: Mapping[str, Any]) -> None:
-    """Selections as bits, and what is to be said of them."""
-    _made(target.parent)
-    part = target.with_suffix(".part.npz")
-    np.savez_compressed(part, selections=np.packbits(selections.numpy() > 0.5, axis=1), record=json.dumps(dict(record)))
-    part.replace(target)  # whole or not at all
-
-
-def load(target: Path, count: int) -> tuple[np.ndarray, dict[str, Any]]:
-    """What `save` kept: 0/1 selections `(N, count)` and the record."""
-    with np.load(target) as kept:
-        return np.unpackbits(kept["selections"], axis=1, count=count), json.loads(str(kept["record"]))
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def collect(folder: Path, seeds: Sequence[int], families: Mapping[int, tuple[float, Sequence[int]]]) -> dict[str, Any]:
-    """The regrets of everything on file, by degree and number of items; one value a seed.
-
-    `regret` is over all test contexts, `published` over those of the published data set.
-
-    Args:
-        folder: of all runs.
-        seeds: of the data.
-        families: by degree the noise and the numbers of items.
-    """
-    found: dict[str, Any] = {}
-    for degree, (noise, counts) in families.items():
-        sizes = {}
-        for count in counts:
-            problems = [Problem(degree, noise, count, seed) for seed in seeds]
-            if all((folder / problem.name / "untrained.npz").exists() for problem in problems):
-                sizes[str(count)] = _methods(folder, problems)
-        found[f"degree_{degree}"] = {"noise": noise, "sizes": sizes}
-    return found
-
-
-def _methods(folder: Path, problems: Sequence[Problem]) -> dict[str, Any]:
-    methods: dict[str, Any] = {}
-    for name in ("floor", "constant", "untrained", *METHODS):
-        targets = [folder / problem.name / f"{name}.npz" for problem in problems]
-        if not all(target.exists() for target in targets):
-            continue
-        rows = [_scores(folder / problem.name, name, problem) for problem in problems]
-        methods[name] = {key: [row[key] for row in rows] for key in rows[0]}
-    return methods
-
-
-def _scores(folder: Path, name: str, problem: Problem) -> dict[str, Any]:
-    selections, record = load(folder / f"{name}.npz", problem.count)
-    best, _ = load(folder / "best.npz", problem.count)
-    with np.load(folder / "data.npz") as data:
-        values = data["values"].astype(np.float64)
-    weight = selections @ problem.items.weights().numpy().T
-    scores = {
-        "regret": 1 - (values * selections).sum() / (values * best).sum(),
-        "published": 1 - (values * selections)[:100].sum() / (values * best)[:100].sum(),
-        "overweight": float((weight - problem.items.capacities().numpy()).max().clip(0.0)),
-    }
-    return {key: float(value) for key, value in scores.items()} | {
-        key: value for key, value in record.items() if isinstance(value, int | float)
-    }
-
-
-def write(target: Path, result: Mapping[str, Any]) -> None:
-    """As JSON."""
-    write_json(target, dict(result))

@@ -97,6 +97,10 @@ class KnapsackTask(AbstractKnapsackTask):
     `min f(x*; v) - min_x f(x; v)`, which is convex in the values and needs no backward mode. With `loss="solution"` the
     layer's answer is to be that selection, `min |x(v) - x*|^2`, through the backward mode.
 
+    With a `perturbation` the values are `v + scale e`, `e ~ N(0, I)`, in training: the loss is the mean over a few draws
+    and for the squared error the answers are averaged first. So a training pair is seen from all sides of the decision
+    (Q. Berthet et al., Learning with Differentiable Perturbed Optimizers, NeurIPS 2020, section 3).
+
     Args:
         items: of the knapsack, known to the model; None takes the defaults. Their seed plus the run's says which.
         features: length of a context.
@@ -105,6 +109,8 @@ class KnapsackTask(AbstractKnapsackTask):
         level: see `value_network`.
         gamma: of the quadratic term that makes the answer differentiable. The values are learned in units of it.
         loss: what a training minimises, on the validation data too.
+        perturbation: standard deviation of the noise on the predicted values in training; 0 for none.
+        copies: perturbed answers for each context.
         polish: solve exactly, by a compiled Newton method (needs numba); without, by Davis-Yin to the tolerances.
         tolerance: of an inference, on the residual.
         training_tolerance: of a solve in training.
@@ -135,6 +141,8 @@ class KnapsackTask(AbstractKnapsackTask):
         level: float = 0.0,
         gamma: float = 1.0,
         loss: Literal["solution", "fenchel_young"] = "fenchel_young",
+        perturbation: float = 0.0,
+        copies: int = 1,
         polish: bool = True,
         tolerance: float = 1e-3,
         training_tolerance: float = 1e-2,
@@ -147,12 +155,18 @@ class KnapsackTask(AbstractKnapsackTask):
         for name, value in (("gamma", gamma), ("tolerance", tolerance), ("training_tolerance", training_tolerance)):
             if not value > 0:
                 raise ValueError(f"KnapsackTask needs {name} > 0; got {name}={value}.")
+        if not perturbation >= 0:
+            raise ValueError(f"KnapsackTask needs perturbation >= 0; got perturbation={perturbation}.")
+        if copies < 1:
+            raise ValueError(f"KnapsackTask needs copies >= 1; got copies={copies}.")
         items = items_of_run(items, seed)
         lp = items.program()
         layer = il2o.LPLayer(lp, gamma=gamma, tolerance=tolerance, max_steps=20_000, polish=polish)
         network = value_network(features, items.count, hidden=hidden, dropout=dropout, level=level)
         super().__init__(Selector(network, layer), items, optimization=optimization)
         self._loss = loss
+        self._perturbation = perturbation
+        self._copies = copies
         # A solve that runs out of steps is near enough for a training, so there is nothing to warn of.
         self._solve = il2o.LPLayer(
             lp,
@@ -179,24 +193,30 @@ class KnapsackTask(AbstractKnapsackTask):
         return self.selector(d)
 
     def training_inference(self, d: Tensor) -> il2o.Inference:
-        """The same to a looser tolerance; the Fenchel-Young loss needs no gradient of it."""
+        """The answers under perturbed values, one copy of the batch after another.
+
+        The Fenchel-Young loss needs no gradient of them.
+        """
+        cost = -self.values(d).repeat(self._copies, 1)
+        if self._perturbation:
+            cost = cost + self._perturbation * torch.randn_like(cost)
         if self._loss == "solution":
-            return self._solve.inference(-self.values(d))
-        cost = -self.values(d)
+            return self._solve.inference(cost)
         with torch.no_grad():
             solved = self._solve.inference(cost)
         f = il2o.QuadraticCost(linear=cost, diagonal=self._solve.gamma)
-        problem = il2o.Problem(F=f, g=il2o.Box(0.0, 1.0))
-        return dataclasses.replace(solved, problem=problem)
+        return dataclasses.replace(solved, problem=il2o.Problem(F=f, g=il2o.Box(0.0, 1.0)))
 
     def loss(self, inference: il2o.Inference, batch: Sequence[Tensor]) -> Tensor:
         """The loss on a batch, summed over the items; it takes the contexts and the selections, and no values."""
         selections = batch[1]
+        copies = len(inference.x) // len(selections)
         if self._loss == "solution":
-            return (inference.x - selections).square().sum(1).mean()
+            mean = inference.x.unflatten(0, (copies, -1)).mean(0)
+            return (mean - selections).square().sum(1).mean()
         cost = inference.need_problem("fenchel_young").F
         assert isinstance(cost, il2o.QuadraticCost)
-        return fenchel_young(cost, inference.x, selections).mean()
+        return fenchel_young(cost, inference.x, selections.repeat(copies, 1)).mean()
 
     def certificates(self) -> Sequence[il2o.Certificate]:
         """That the relaxed selection keeps the limits."""
