@@ -113,7 +113,7 @@ class CvxpyLayersTask(AbstractKnapsackTask):
         v, x = cp.Parameter(items.count), cp.Variable(items.count)
         limits = [items.weights().numpy() @ x <= items.capacities().numpy(), x >= 0, x <= 1]
         problem = cp.Problem(cp.Minimize(-v @ x + gamma / 2 * cp.sum_squares(x)), limits)
-        self._theirs: list[Any] = [CvxpyLayer(problem, [v], [x], solver_args={"solve_method": "Clarabel"})]
+        self._theirs = _Shared(CvxpyLayer(problem, [v], [x], solver_args={"solve_method": "Clarabel"}))
 
     def values(self, d: Tensor) -> Tensor:
         """The predicted values, in units of gamma."""
@@ -121,7 +121,7 @@ class CvxpyLayersTask(AbstractKnapsackTask):
 
     def training_inference(self, d: Tensor) -> il2o.Inference:
         """The solutions of the relaxation, with their gradient."""
-        (x,) = self._theirs[0](self.model(d))
+        (x,) = self._theirs.layer(self.model(d))
         return il2o.Inference(x=x.to(d))
 
     def infer(self, d: Tensor) -> il2o.Inference:
@@ -131,3 +131,13 @@ class CvxpyLayersTask(AbstractKnapsackTask):
     def loss(self, inference: il2o.Inference, batch: Sequence[Tensor]) -> Tensor:
         """The squared error, summed over the items."""
         return (inference.x - batch[1]).square().sum(1).mean()
+
+
+class _Shared:
+    """A layer without weights, the same in every copy of the task: the average of the weights makes one, and this has none."""
+
+    def __init__(self, layer: Any) -> None:
+        self.layer = layer
+
+    def __deepcopy__(self, memo: Any) -> "_Shared":
+        return self
