@@ -134,7 +134,7 @@ class CvxpyLayersTask(AbstractKnapsackTask):
 
 
 class _Shared:
-    """A layer without weights, the same in every copy of the task: the average of the weights makes one, and this has none."""
+    """A layer that every copy of the task shares: it has no weights, and the average of the weights makes a copy."""
 
     def __init__(self, layer: Any) -> None:
         self.layer = layer
