@@ -35,14 +35,15 @@ from implicit_l2o.training.fit import quiet
 
 NOISE = {2: 0.05, 4: 0.5}
 SIZES = {2: (50, 100, 200, 300, 400, 500, 600, 700, 750), 4: (20, 100, 500)}
-PEERS_AT = {2: (50, 100, 500, 750), 4: (20, 100, 500)}  # elsewhere the quick methods alone
-QUICK = ("fenchel_young", "fenchel_young_perturbed", "solution", "two_stage", "spo_plus")
+ALL_AT = {2: (50, 100), 4: (20, 100)}
+MOST_AT = {2: (500, 750), 4: (500,)}  # at the other sizes the quick methods alone
+QUICK = ("fenchel_young", "solution", "two_stage", "spo_plus")
+MOST = (*QUICK, "solution_exact", "cvxpylayers", "pyepo_pfyl")
 
 # As many for every method.
 TRIALS = tuple(Setting(learning_rate=rate, level=level) for level in (0.0, 3.0, 6.0) for rate in (3e-3, 1e-2))
 TUNING_SEEDS = (200, 201)  # in no table
 TUNING_ITEMS = 100
-TUNING_DEGREE = 2
 # The settings of cvxpylayers are those that are best for the same training by our exact gradient, a hundred times faster, in
 # about as many epochs as it can afford.
 STAND_IN = {"cvxpylayers": ("solution_exact", 8)}
@@ -50,41 +51,45 @@ STAND_IN = {"cvxpylayers": ("solution_exact", 8)}
 SAME = {"pyepo_spo_plus": "spo_plus", "fenchel_young_perturbed": "fenchel_young"}
 
 
-def tune(methods: Sequence[str], folder: Path, target: Path) -> None:
+def tune(methods: Sequence[str], degrees: Sequence[int], folder: Path, target: Path) -> None:
     """Train every method with every setting on the tuning data, and choose by the regret on contexts of theirs."""
-    for method in (name for name in methods if name not in SAME):
-        name, epochs = STAND_IN.get(method, (method, EPOCHS))
-        for trial, setting in enumerate(TRIALS):
-            for seed in TUNING_SEEDS:
-                problem = Problem(TUNING_DEGREE, NOISE[TUNING_DEGREE], TUNING_ITEMS, seed)
-                kept = folder / problem.name / f"{method}_{trial}.npz"
-                if kept.exists():
-                    continue
-                with quiet():
-                    task, data, record = train(problem, name, setting, epochs=epochs, progress=True)
-                contexts, best, values, *_ = data.splits.test.tensors
-                chosen = decide(task, contexts)
-                save(kept, chosen, record | {"regret": float(normalized_regret(chosen, -values, best))})
+    for degree in degrees:
+        for method in (name for name in methods if name not in SAME):
+            name, epochs = STAND_IN.get(method, (method, EPOCHS))
+            for trial, setting in enumerate(TRIALS):
+                for seed in TUNING_SEEDS:
+                    problem = Problem(degree, NOISE[degree], TUNING_ITEMS, seed)
+                    kept = folder / problem.name / f"{method}_{trial}.npz"
+                    if kept.exists():
+                        continue
+                    with quiet():
+                        task, data, record = train(problem, name, setting, epochs=epochs, progress=True)
+                    contexts, best, values, *_ = data.splits.test.tensors
+                    chosen = decide(task, contexts)
+                    save(kept, chosen, record | {"regret": float(normalized_regret(chosen, -values, best))})
     write_json(target, _tuning(folder))
 
 
 def _tuning(folder: Path) -> dict[str, Any]:
-    """The regrets of all trials on file, and the best setting, by method."""
-    problems = [Problem(TUNING_DEGREE, NOISE[TUNING_DEGREE], TUNING_ITEMS, seed) for seed in TUNING_SEEDS]
-    methods: dict[str, Any] = {}
-    for method in METHODS:
-        tried = SAME.get(method, method)
-        rows = []
-        for trial in range(len(TRIALS)):
-            kept = [folder / problem.name / f"{tried}_{trial}.npz" for problem in problems]
-            if all(path.exists() for path in kept):
-                records = [load(path, TUNING_ITEMS)[1] for path in kept]
-                regrets = [record["regret"] for record in records]
-                rows.append({"setting": records[0]["setting"], "regret": sum(regrets) / len(regrets)})
-        if rows:
-            best = min(rows, key=lambda row: row["regret"])
-            methods[method] = {"setting": best["setting"], "trials": rows}
-    return {"seeds": list(TUNING_SEEDS), "items": TUNING_ITEMS, "degree": TUNING_DEGREE, "methods": methods}
+    """The regrets of all trials on file, and the best setting, by degree and method."""
+    found: dict[str, Any] = {"seeds": list(TUNING_SEEDS), "items": TUNING_ITEMS}
+    for degree in SIZES:
+        methods: dict[str, Any] = {}
+        for method in METHODS:
+            tried = SAME.get(method, method)
+            rows = []
+            for trial in range(len(TRIALS)):
+                problems = [Problem(degree, NOISE[degree], TUNING_ITEMS, seed) for seed in TUNING_SEEDS]
+                kept = [folder / problem.name / f"{tried}_{trial}.npz" for problem in problems]
+                if all(path.exists() for path in kept):
+                    records = [load(path, TUNING_ITEMS)[1] for path in kept]
+                    regrets = [record["regret"] for record in records]
+                    rows.append({"setting": records[0]["setting"], "regret": sum(regrets) / len(regrets)})
+            if rows:
+                best = min(rows, key=lambda row: row["regret"])
+                methods[method] = {"setting": best["setting"], "trials": rows}
+        found[f"degree_{degree}"] = methods
+    return found
 
 
 def sweep(options: argparse.Namespace) -> None:
@@ -96,8 +101,8 @@ def sweep(options: argparse.Namespace) -> None:
                 problem = Problem(degree, NOISE[degree], count, seed)
                 references(problem, options.runs)
                 for method in options.methods:
-                    if count in PEERS_AT[degree] or method in QUICK:
-                        setting = Setting(**settings["methods"][method]["setting"])
+                    if method in methods_at(degree, count):
+                        setting = Setting(**settings[f"degree_{degree}"][method]["setting"])
                         run(problem, method, setting, options.runs, cap=_cap(method, options.cap))
     result = {
         "command": "python -m implicit_l2o.applications.knapsack run",
@@ -116,6 +121,13 @@ def sweep(options: argparse.Namespace) -> None:
         "machine": machine(),
     }
     write_json(options.out / "knapsack_sizes.json", result)
+
+
+def methods_at(degree: int, count: int) -> Sequence[str]:
+    """The methods that are trained for a number of items."""
+    if count in ALL_AT[degree]:
+        return tuple(METHODS)
+    return MOST if count in MOST_AT[degree] else QUICK
 
 
 def _cap(method: str, seconds: float) -> float | None:
@@ -144,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     torch.set_num_threads(1)
     if options.what == "tune":
-        tune(options.methods, options.runs / "tuning", options.settings)
+        tune(options.methods, options.degrees, options.runs / "tuning", options.settings)
     else:
         sweep(options)
     return 0

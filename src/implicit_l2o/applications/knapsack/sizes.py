@@ -15,7 +15,7 @@ from implicit_l2o.applications.knapsack.baselines import ValueTask
 from implicit_l2o.applications.knapsack.data import KnapsackData
 from implicit_l2o.applications.knapsack.peers import CvxpyLayersTask, PyEPOTask
 from implicit_l2o.applications.knapsack.problems import BATCH, Problem
-from implicit_l2o.applications.knapsack.records import save
+from implicit_l2o.applications.knapsack.records import load, save
 from implicit_l2o.applications.knapsack.task import AbstractKnapsackTask, KnapsackTask
 from implicit_l2o.data.knapsack import Items
 from implicit_l2o.interop.pyepo import DBB, PFYL, SPOPlus
@@ -192,7 +192,7 @@ def run(
         progress: show a bar.
     """
     target = folder / problem.name / f"{method}.npz"
-    if target.exists():
+    if target.exists() and load(target, problem.count)[1]["setting"] == asdict(setting):
         return
     with quiet():
         task, data, record = train(problem, method, setting, epochs=epochs, cap=cap, progress=progress)
