@@ -43,10 +43,15 @@ def begin(rows, b, c, lower, upper, gamma, x, y):
     point = Interior(bounded, fixed, x, np.zeros(n), np.zeros(n), y, np.zeros(m))
     price, load = np.empty(n), np.empty(m)
     multiply_transposed(rows, y, price)
-    of_x, of_cost = 1e-8, 1e-8
+    # Rows have norm one, so `b` is a distance like `x`; without either, the minimiser that only the costs give.
+    of_x, of_cost = 0.0, 0.0
     for j in range(n):
-        of_x = max(of_x, abs(x[j]))
-        of_cost = max(of_cost, abs(c[j] - price[j]))
+        of_x, of_cost = max(of_x, abs(x[j])), max(of_cost, abs(c[j]))
+    for i in range(m):
+        of_x = max(of_x, abs(b[i]))
+    if of_x == 0.0:
+        of_x = of_cost / gamma if of_cost > 0.0 else 1.0
+    of_cost = max(of_cost, gamma * of_x)
     for j in range(n):
         width = min(upper[j] - lower[j], of_x)
         x[j] = min(max(x[j], lower[j] + _INTERIOR * width), upper[j] - _INTERIOR * width)
@@ -75,9 +80,6 @@ def interior_point(rows, factor, b, c, lower, upper, gamma, tolerance, most, poi
     pairs = m - m_eq
     for j in range(n):
         pairs += bounded[0, j] + bounded[1, j]
-    size = 1.0
-    for i in range(m):
-        size = max(size, abs(b[i]))
     for iteration in range(most):
         multiply_transposed(rows, y, price)
         multiply(rows, x, load)
@@ -96,7 +98,7 @@ def interior_point(rows, factor, b, c, lower, upper, gamma, tolerance, most, poi
         mean /= max(pairs, 1)
         if not np.isfinite(mean + off_dual + off_primal):
             return -1
-        off = max(off_dual / of_cost, off_primal / size)
+        off = max(off_dual / of_cost, off_primal / of_x)
         if mean <= tolerance * of_cost * of_x and off <= 1e3 * tolerance:
             return iteration
         for j in range(n):

@@ -17,7 +17,6 @@ from implicit_l2o.linear_program.program import LinearProgram
 from implicit_l2o.linear_program.standard_form import as_csr
 
 _ACCURACY = 1e-10  # of the optimality conditions, relative to the right-hand side; rows have norm one
-_ROUNDING = 64 * np.finfo(np.float64).eps
 _WARM_STEPS = 40
 
 
@@ -97,10 +96,7 @@ class ExactSolver:
         x, y = np.zeros((batch, self.rows.n)), np.zeros((batch, self.rows.m))
         steps = np.full(batch, -1)
         finite = np.isfinite(numbers.c).all(1) & np.isfinite(numbers.b).all(1)
-        tolerance = np.maximum(
-            _ACCURACY * np.abs(numbers.b).max(1).clip(1e-3),
-            _ROUNDING * np.abs(numbers.c).max(1, initial=0.0) / numbers.gamma,
-        )
+        tolerance = np.broadcast_to(_ACCURACY * np.abs(numbers.b).max(1).clip(1e-3), batch).copy()
         if y0 is not None:
             y[:] = y0
             solve_warm(self.rows, *numbers.arguments, tolerance, _WARM_STEPS, x, y, steps)
