@@ -106,8 +106,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for degree in (2, 4):
         family = results[f"degree_{degree}"]
         for count, methods in family["sizes"].items():
-            for i, seed in enumerate(results["seeds"]):
-                rows = {name: {key: row[key][i] for key in ("regret", "published")} for name, row in methods.items()}
+            for seed in results["seeds"]:
+                rows = {
+                    name: {key: row[key][row["seeds"].index(seed)] for key in ("regret", "published")}
+                    for name, row in methods.items()
+                    if seed in row["seeds"]
+                }
                 checked += len(rows)
                 folder = options.runs / f"degree_{degree}" / count / str(seed)
                 for text in complaints(folder, degree, family["noise"], int(count), seed, rows):

@@ -39,7 +39,7 @@ def collect(
         folder: of all runs.
         seeds: of the data.
         families: by degree the noise and the numbers of items.
-        methods: names; those that are not on file for all seeds are left out.
+        methods: names; each has the seeds that are on file for it.
     """
     found: dict[str, Any] = {}
     for degree, (noise, counts) in families.items():
@@ -55,11 +55,16 @@ def collect(
 def _methods(folder: Path, problems: Sequence[Problem], names: Sequence[str]) -> dict[str, Any]:
     methods: dict[str, Any] = {}
     for name in names:
-        targets = [folder / problem.name / f"{name}.npz" for problem in problems]
-        if not all(target.exists() for target in targets):
+        present = [problem for problem in problems if (folder / problem.name / f"{name}.npz").exists()]
+        if not present:
             continue
-        rows = [_scores(folder / problem.name, name, problem) for problem in problems]
-        methods[name] = {key: [row[key] for row in rows] for key in rows[0]}
+        rows = [_scores(folder / problem.name, name, problem) for problem in present]
+        floors = [_scores(folder / problem.name, "floor", problem)["regret"] for problem in present]
+        methods[name] = {
+            "seeds": [problem.seed for problem in present],
+            **{key: [row[key] for row in rows] for key in rows[0]},
+            "excess": [row["regret"] - floor for row, floor in zip(rows, floors, strict=True)],
+        }
     return methods
 
 
