@@ -13,6 +13,8 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from implicit_l2o.decoders import GridPaths, has_numba
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -74,8 +76,8 @@ class Grid:
         """The cheapest path of every sample as a 0/1 vector over the arcs: `argmin {c.x : A x = b, x >= 0}`.
 
         The grid has no cycles, so one sweep of Bellman's equation in the order of the nodes is exact, for costs of either
-        sign. (Every path has `2 (side - 1)` arcs; so Dijkstra's algorithm on costs shifted to be non-negative finds the
-        same.)
+        sign. `decoders.GridPaths` does it where numba is installed, otherwise NumPy, with the same answer. (Every path has
+        `2 (side - 1)` arcs; so Dijkstra's algorithm on costs shifted to be non-negative finds the same.)
 
         Args:
             costs: one cost an arc, `(B, 2 side (side - 1))`, finite.
@@ -94,27 +96,33 @@ class Grid:
                 f"shortest_paths on a grid of side {self.side} takes costs of shape (B, {self.n_arcs}); "
                 f"got {tuple(costs.shape)}."
             )
+        if has_numba():
+            return GridPaths(self.side)(costs)
         if not bool(torch.isfinite(costs).all()):
             raise ValueError("shortest_paths needs finite costs; got NaN or inf.")
-        cost = costs.detach().cpu().numpy().astype(np.float64)
-        batch, side = cost.shape[0], self.side
-        distance = np.full((batch, side**2), np.inf)
-        distance[:, 0] = 0.0
-        last_arc = np.full((batch, side**2), -1)
-        for arc in np.argsort(self.arcs[:, 1], kind="stable"):  # by head: every tail is final before it is used
-            tail, head = self.arcs[arc]
-            through = distance[:, tail] + cost[:, arc]
-            better = through < distance[:, head]
-            distance[:, head] = np.where(better, through, distance[:, head])
-            last_arc[:, head] = np.where(better, arc, last_arc[:, head])
-        paths = np.zeros((batch, self.n_arcs))
-        sample = np.arange(batch)
-        node = np.full(batch, side**2 - 1)
-        for _ in range(2 * (side - 1)):
-            arc = last_arc[sample, node]
-            paths[sample, arc] = 1.0
-            node = self.arcs[arc, 0]
-        return torch.from_numpy(paths).to(costs)
+        return torch.from_numpy(_bellman(self, costs.detach().cpu().numpy().astype(np.float64))).to(costs)
+
+
+def _bellman(grid: Grid, cost: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Bellman's equation arc by arc for all samples at once, where numba is not installed."""
+    batch, side = cost.shape[0], grid.side
+    distance = np.full((batch, side**2), np.inf)
+    distance[:, 0] = 0.0
+    last_arc = np.full((batch, side**2), -1)
+    for arc in np.argsort(grid.arcs[:, 1], kind="stable"):  # by head: every tail is final before it is used
+        tail, head = grid.arcs[arc]
+        through = distance[:, tail] + cost[:, arc]
+        better = through < distance[:, head]
+        distance[:, head] = np.where(better, through, distance[:, head])
+        last_arc[:, head] = np.where(better, arc, last_arc[:, head])
+    paths = np.zeros((batch, grid.n_arcs))
+    sample = np.arange(batch)
+    node = np.full(batch, side**2 - 1)
+    for _ in range(2 * (side - 1)):
+        arc = last_arc[sample, node]
+        paths[sample, arc] = 1.0
+        node = grid.arcs[arc, 0]
+    return paths
 
 
 @dataclass(frozen=True, eq=False)
