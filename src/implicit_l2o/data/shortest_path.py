@@ -6,6 +6,7 @@ form of PyEPO (B. Tang and E. B. Khalil, Math. Prog. Comp. 16 (2024)), whose ran
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,20 +58,28 @@ class Grid:
                 rows.append(np.stack([node[i], node[i + 1]], axis=1))
         return np.concatenate(rows)
 
-    def flow_constraints(self) -> tuple[Float[Tensor, "rows arcs"], Float[Tensor, " rows"]]:
-        """`A` and `b` with `{x >= 0, A x = b}` the unit flows from the first node to the last, one row a node.
+    def incidence(self) -> Any:
+        """The incidence matrix as SciPy CSR, `(nodes, arcs)`: -1 at an arc's tail and +1 at its head."""
+        import scipy.sparse as sp
 
-        `A` is the incidence matrix, -1 at an arc's tail and +1 at its head; its rows sum to zero, so its rank is one less
-        than the number of nodes.
-        """
-        A = torch.zeros(self.side**2, self.n_arcs)
-        column = torch.arange(self.n_arcs)
-        tails, heads = torch.from_numpy(self.arcs).unbind(1)
-        A[tails, column] = -1.0
-        A[heads, column] = 1.0
+        column = np.arange(self.n_arcs)
+        ones = np.ones(self.n_arcs)
+        nodes = np.concatenate([self.arcs[:, 0], self.arcs[:, 1]])
+        entries = (np.concatenate([-ones, ones]), (nodes, np.tile(column, 2)))
+        return sp.csr_array(entries, shape=(self.side**2, self.n_arcs))
+
+    def supply(self) -> Float[Tensor, " nodes"]:
+        """The right-hand side of a unit flow: -1 at the first node, +1 at the last."""
         b = torch.zeros(self.side**2)
         b[0], b[-1] = -1.0, 1.0
-        return A, b
+        return b
+
+    def flow_constraints(self) -> tuple[Float[Tensor, "rows arcs"], Float[Tensor, " rows"]]:
+        """`A` and `b` with `{x >= 0, A x = b}` the unit flows from the first node to the last, one row a node; dense.
+
+        Its rows sum to zero, so the rank of `A` is one less than the number of nodes.
+        """
+        return torch.from_numpy(self.incidence().toarray()).float(), self.supply()
 
     def shortest_paths(self, costs: Float[Tensor, "B arcs"]) -> Float[Tensor, "B arcs"]:
         """The cheapest path of every sample as a 0/1 vector over the arcs: `argmin {c.x : A x = b, x >= 0}`.

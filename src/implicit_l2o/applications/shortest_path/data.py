@@ -17,6 +17,9 @@ class PathData(AbstractData):
 
     Args:
         side: nodes along one side of the grid.
+        degree: of the polynomial that makes costs of contexts.
+        noise: half-width of the multiplicative noise on the costs.
+        features: length of a context.
         train: training contexts.
         validation: validation contexts.
         test: test contexts.
@@ -37,6 +40,9 @@ class PathData(AbstractData):
         self,
         *,
         side: int = 5,
+        degree: int = 4,
+        noise: float = 0.5,
+        features: int = 5,
         train: int = 1000,
         validation: int = 200,
         test: int = 1000,
@@ -47,12 +53,22 @@ class PathData(AbstractData):
     ) -> None:
         super().__init__(batch_size=batch_size, evaluation_batch=evaluation_batch, seed=seed)
         self.side = side
+        self.degree = degree
+        self.noise = noise
+        self.features = features
         self.sizes = {"train": train, "validation": validation, "test": test}
         self.first_data_seed = first_data_seed
 
     def load(self) -> Splits:
         """Draw the contexts and solve every path exactly."""
-        data = generate(side=self.side, seed=self.first_data_seed + self.run_seed, **self.sizes)
+        data = generate(
+            side=self.side,
+            degree=self.degree,
+            noise=self.noise,
+            features=self.features,
+            seed=self.first_data_seed + self.run_seed,
+            **self.sizes,
+        )
         return Splits(train=_split(data.train), validation=_split(data.validation), test=_split(data.test))
 
 
