@@ -4,6 +4,7 @@ from abc import ABC
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
+from math import comb, factorial, prod
 from typing import Any, final
 
 import torch
@@ -67,6 +68,7 @@ class TwoStageTask(AbstractCostTask):
         hidden: width of the cost network.
         relative: weigh each error by the inverse square of the predicted cost (`costs.relative_error`), as noise in
             proportion to the costs wants it.
+        least: predicted costs below it count as it in these weights.
         optimization: AdamW and its schedule.
 
     Example:
@@ -83,15 +85,16 @@ class TwoStageTask(AbstractCostTask):
         features: int = 5,
         hidden: int = 50,
         relative: bool = False,
+        least: float = 0.5,
         optimization: Optimization | None = None,
     ) -> None:
         super().__init__(side=side, features=features, hidden=hidden, optimization=optimization)
-        self._relative = relative
+        self._relative, self._least = relative, least
 
     def loss(self, inference: il2o.Inference, batch: Sequence[Tensor]) -> Tensor:
         """The error of the costs, which chooses the epoch too."""
         if self._relative:
-            return relative_error(inference.x, batch[2], 0.1).mean()
+            return relative_error(inference.x, batch[2], self._least).mean()
         return F.mse_loss(inference.x, batch[2])
 
 
@@ -115,66 +118,90 @@ class Floor(AbstractBaseline):
 @final
 @dataclass(eq=False)
 class Polynomial(AbstractBaseline):
-    """The well-specified model: every monomial of the context up to the generator's degree, fitted to the costs by ridge.
+    """The well-specified model: polynomials of the generator's degree in the context, fitted to the costs by ridge.
 
-    What the sample size allows to somebody who knows the form of the generator. The columns are standardised, and the weight
-    of the ridge is the one with the smallest validation error of the costs.
+    What the sample size allows to somebody who knows the form of the generator. The monomials carry the weights of the kernel
+    `(1 + d.d' / length)^degree`, so that higher powers are shrunk more; then the fitted costs of all arcs are reduced to a few
+    directions in common (reduced-rank regression). Length, ridge and rank are those with the smallest validation error of the
+    costs.
 
     Args:
-        degree: of the monomials; None takes that of the data.
-        ridges: weights to choose from, in units of samples.
+        degree: of the polynomials; None takes that of the data.
+        lengths: squared lengths of the kernel to choose from.
+        ridges: weights of the ridge to choose from.
+        ranks: numbers of directions to choose from; all of them is always a choice.
+
+    Source: T. Hastie, R. Tibshirani and J. Friedman, The Elements of Statistical Learning (2009), sections 3.4, 3.7 and 12.3.
     """
 
     degree: int | None = None
-    ridges: Sequence[float] = (0.01, 0.1, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
+    lengths: Sequence[float] = (5.0, 15.0, 45.0, 135.0)
+    ridges: Sequence[float] = (1e-3, 1e-2, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+    ranks: Sequence[int] = (5, 10, 15, 20, 25, 30)
 
     def prepare(self, task: AbstractTask, data: AbstractData, *, name: str, progress: bool) -> None:
-        """Solve the normal equations for every weight, in double precision."""
+        """Fit every choice in double precision, and keep the best."""
         self._grid = path_grid(task, "Polynomial")
-        self._degree = getattr(data, "degree", 4) if self.degree is None else self.degree
+        degree = getattr(data, "degree", 4) if self.degree is None else self.degree
         train, validation = (part.tensors for part in (data.splits.train, data.splits.validation))
-        columns = monomials(train[0], self._degree)
-        self._mean, self._scale = columns.mean(0), columns.std(0)
-        X, Y = self._columns(train[0]), train[2].double()
-        self._intercept = Y.mean(0)
-        gram, right = X.T @ X, X.T @ (Y - self._intercept)
+        costs, held_out = train[2].double(), validation[2].double()
+        self._intercept = costs.mean(0)
+
+        def error(weights: Tensor, length: float) -> float:
+            return float((self._predict(validation[0], weights, length, degree) - held_out).square().mean())
+
         best = float("inf")
-        for ridge in self.ridges:
-            weights = torch.linalg.solve(gram + ridge * torch.eye(len(gram), dtype=gram.dtype), right)
-            predicted = self._columns(validation[0]) @ weights + self._intercept
-            error = float((predicted - validation[2]).square().mean())
-            if error < best:
-                best, self._weights, self._ridge = error, weights, ridge
+        for length in self.lengths:
+            X = monomials(train[0], degree, length)
+            self._mean = X.mean(0)
+            left, values, right = torch.linalg.svd(X - self._mean, full_matrices=False)
+            projected = left.T @ (costs - self._intercept)
+            for ridge in self.ridges:
+                weights = right.T @ ((values / (values.square() + ridge)).unsqueeze(1) * projected)
+                found = error(weights, length)
+                if found < best:
+                    best, kept = found, (weights, length, ridge, self._mean, values.unsqueeze(1) * (right @ weights))
+        weights, length, ridge, self._mean, fitted = kept
+        directions = torch.linalg.svd(fitted, full_matrices=False).Vh
+        rank, full = len(directions), weights
+        for candidate in self.ranks:
+            reduced = full @ directions[:candidate].T @ directions[:candidate]
+            found = error(reduced, length)
+            if found < best:
+                best, weights, rank = found, reduced, candidate
+        self._fitted = (weights, length, degree)
+        self._numbers = {"parameters": weights.numel(), "length": length, "ridge": ridge, "rank": rank}
 
     def infer(self, batch: Sequence[Tensor]) -> il2o.Inference:
         """The shortest paths under the fitted costs."""
-        costs = self._columns(batch[0]) @ self._weights + self._intercept
-        return il2o.Inference(x=self._grid.shortest_paths(costs).to(batch[0]))
+        return il2o.Inference(x=self._grid.shortest_paths(self._predict(batch[0], *self._fitted)).to(batch[0]))
 
     def numbers(self) -> Mapping[str, Any]:
-        """Its size and the ridge that was chosen."""
-        return {"parameters": self._weights.numel() + len(self._intercept), "ridge": self._ridge}
+        """Its size and what was chosen."""
+        return self._numbers
 
-    def _columns(self, d: Tensor) -> Float[Tensor, "B monomials"]:
-        return (monomials(d, self._degree) - self._mean) / self._scale
+    def _predict(self, d: Tensor, weights: Tensor, length: float, degree: int) -> Float[Tensor, "B arcs"]:
+        return (monomials(d, degree, length) - self._mean) @ weights + self._intercept
 
 
-def monomials(d: Float[Tensor, "B features"], degree: int) -> Float[Tensor, "B monomials"]:
-    """Every product of 1 to `degree` features, in double precision.
+def monomials(d: Float[Tensor, "B features"], degree: int, length: float) -> Float[Tensor, "B monomials"]:
+    """Every product of 1 to `degree` features in double precision, so that `1 + phi(d).phi(d') = (1 + d.d' / length)^degree`.
 
     Example:
         >>> import torch
         >>> from implicit_l2o.applications.shortest_path.baselines import monomials
-        >>> monomials(torch.tensor([[2.0, 3.0]]), 2).tolist()
-        [[2.0, 3.0, 4.0, 6.0, 9.0]]
+        >>> phi = monomials(torch.tensor([[2.0, 3.0]]), 2, 13.0)
+        >>> 1 + phi.square().sum(1), (1 + (4 + 9) / 13) ** 2
+        (tensor([4.], dtype=torch.float64), 4.0)
     """
     d = d.double()
-    powers = [
-        d[:, list(chosen)].prod(1)
-        for order in range(1, degree + 1)
-        for chosen in combinations_with_replacement(range(d.shape[1]), order)
-    ]
-    return torch.stack(powers, 1)
+    columns = []
+    for order in range(1, degree + 1):
+        for chosen in combinations_with_replacement(range(d.shape[1]), order):
+            arrangements = factorial(order) // prod(factorial(chosen.count(j)) for j in set(chosen))
+            weight = (comb(degree, order) * arrangements / length**order) ** 0.5
+            columns.append(weight * d[:, list(chosen)].prod(1))
+    return torch.stack(columns, 1)
 
 
 def path_grid(task: AbstractTask, name: str) -> Grid:

@@ -76,7 +76,7 @@ class CostPathTask(AbstractPathTask):
         loss: Literal["regret", "spo_plus"] = "spo_plus",
         decision: float = 1.0,
         regression: float = 1.0,
-        least: float = 0.1,
+        least: float = 0.5,
         tolerance: float = 1e-4,
         training_tolerance: float = 0.1,
         backward: il2o.AbstractBackward | None = None,

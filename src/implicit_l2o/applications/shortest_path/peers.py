@@ -3,39 +3,33 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, final
+from typing import Any, final
 
 import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 import implicit_l2o as il2o
 from implicit_l2o.applications.shortest_path.baselines import AbstractCostTask
 from implicit_l2o.applications.shortest_path.model import path_program
 from implicit_l2o.data.shortest_path import Grid
+from implicit_l2o.decoders import GridPaths
+from implicit_l2o.interop.pyepo import AbstractPyEPOLoss, Criterion, SPOPlus, opt_model
 from implicit_l2o.training import AbstractBaseline, AbstractData, AbstractTask, Optimization, count_parameters, fit
-
-PyEPOLoss = Literal["spo_plus", "pfyl", "dbb"]
-
 
 @final
 class PyEPOTask(AbstractCostTask):
-    """PyEPO's own losses, on its model class with our exact decoder in place of its solver.
+    """One of PyEPO's own losses, over its model class with our exact decoder in place of its solver.
 
     Args:
         side: nodes along one side of the grid.
         features: length of a context.
         hidden: width of the cost network.
-        loss: `"spo_plus"` (sees the costs), `"pfyl"` the perturbed Fenchel-Young loss (from solutions), or `"dbb"` the black-box
-            interpolation, with the decision's cost as its loss.
-        samples: perturbations a context, of `"pfyl"`.
-        sigma: their standard deviation.
-        interpolation: PyEPO's `lambd`, of `"dbb"`.
+        criterion: `SPOPlus()`, `PFYL()`, `DBB()` or `NID()` of `implicit_l2o.interop.pyepo`; None takes SPO+.
         optimization: AdamW and its schedule.
 
     Raises:
-        ValueError: the loss is none of these.
         ModuleNotFoundError: PyEPO is not installed.
     """
 
@@ -45,41 +39,18 @@ class PyEPOTask(AbstractCostTask):
         side: int = 5,
         features: int = 5,
         hidden: int = 50,
-        loss: PyEPOLoss = "spo_plus",
-        samples: int = 1,
-        sigma: float = 1.0,
-        interpolation: float = 10.0,
+        criterion: AbstractPyEPOLoss | None = None,
         optimization: Optimization | None = None,
     ) -> None:
         super().__init__(side=side, features=features, hidden=hidden, optimization=optimization)
-        self._kind: PyEPOLoss = loss
-        self._module = _module(loss, self.grid, samples=samples, sigma=sigma, interpolation=interpolation)
+        self._criterion = SPOPlus() if criterion is None else criterion
+        self._bound: Criterion | None = None
 
     def loss(self, inference: il2o.Inference, batch: Sequence[Tensor]) -> Tensor:
         """PyEPO's loss of the batch."""
-        w, (_, paths, costs, *_) = inference.x, batch
-        if self._kind == "spo_plus":
-            return self._module(w, costs, paths, (costs * paths).sum(1, keepdim=True))
-        if self._kind == "pfyl":
-            return self._module(w, paths)
-        return (self._module(w) * costs).sum(1).mean()
-
-
-def _module(loss: PyEPOLoss, grid: Grid, *, samples: int, sigma: float, interpolation: float) -> nn.Module:
-    """One of PyEPO's loss modules."""
-    from pyepo.func import SPOPlus, blackboxOpt, perturbedFenchelYoung
-
-    from implicit_l2o.decoders import GridPaths
-    from implicit_l2o.interop.pyepo import opt_model
-
-    model = opt_model(path_program(grid), GridPaths(grid.side))
-    if loss == "spo_plus":
-        return SPOPlus(model, processes=1)
-    if loss == "pfyl":
-        return perturbedFenchelYoung(model, n_samples=samples, sigma=sigma, processes=1)
-    if loss == "dbb":
-        return blackboxOpt(model, lambd=interpolation, processes=1)
-    raise ValueError(f'loss must be "spo_plus", "pfyl" or "dbb"; got {loss!r}.')
+        if self._bound is None:  # here, for PyEPO is slow to import and a task may be made only to be described
+            self._bound = self._criterion.bind(opt_model(path_program(self.grid), GridPaths(self.grid.side)))
+        return self._bound(inference.x, batch[2], batch[1])
 
 
 @final
@@ -107,23 +78,35 @@ class CvxpyTask(AbstractCostTask):
         optimization: Optimization | None = None,
     ) -> None:
         super().__init__(side=side, features=features, hidden=hidden, optimization=optimization)
-        import cvxpy as cp
-        from cvxpylayers.torch import CvxpyLayer
-
-        x, cost = cp.Variable(self.grid.n_arcs, nonneg=True), cp.Parameter(self.grid.n_arcs)
-        # One row follows from the others; left in, an interior-point method would factor a singular matrix.
-        rows, supply = self.grid.incidence()[1:], self.grid.supply().numpy()[1:]
-        objective = cp.Minimize(cost @ x + gamma / 2 * cp.sum_squares(x))
-        problem = cp.Problem(objective, [rows @ x == supply])
-        options = {"solve_method": "Clarabel", "n_jobs_forward": 1, "n_jobs_backward": 1}
-        # In a tuple, so that it is no part of the module: it holds no weights, and cannot be copied.
-        self._layer = (CvxpyLayer(problem, parameters=[cost], variables=[x], solver_args=options),)
+        self._layer = _CvxpyLayer(self.grid, gamma)
 
     def loss(self, inference: il2o.Inference, batch: Sequence[Tensor]) -> Tensor:
         """The mean squared error of the solutions; the regret of the decisions chooses nothing."""
         if not torch.is_grad_enabled():  # a solve of the validation data would take as long as a training
             return F.mse_loss(self.grid.shortest_paths(inference.x), batch[1])
-        return F.mse_loss(self._layer[0](inference.x)[0], batch[1])
+        return F.mse_loss(self._layer(inference.x), batch[1])
+
+
+class _CvxpyLayer:
+    """`w -> x(w)`; it holds no weights, and a copy of a task shares it, for what it compiled cannot be copied."""
+
+    def __init__(self, grid: Grid, gamma: float) -> None:
+        import cvxpy as cp
+        from cvxpylayers.torch import CvxpyLayer  # pyright: ignore[reportMissingImports]
+
+        x, cost = cp.Variable(grid.n_arcs), cp.Parameter(grid.n_arcs)
+        # One row follows from the others; left in, an interior-point method would factor a singular matrix.
+        rows, supply = grid.incidence()[1:], grid.supply().numpy()[1:]
+        objective = cp.Minimize(cost @ x + gamma / 2 * cp.sum_squares(x))
+        problem = cp.Problem(objective, [rows @ x == supply, x >= 0])
+        options = {"solve_method": "Clarabel", "n_jobs_forward": 1, "n_jobs_backward": 1}
+        self._layer = CvxpyLayer(problem, parameters=[cost], variables=[x], solver_args=options)
+
+    def __call__(self, w: Tensor) -> Tensor:
+        return self._layer(w)[0]
+
+    def __deepcopy__(self, memo: Any) -> "_CvxpyLayer":
+        return self
 
 
 @final
