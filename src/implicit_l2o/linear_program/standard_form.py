@@ -86,6 +86,13 @@ class StandardForm:
         """Of the rows."""
         return 0 if self.affine is None else self.affine.factor.rank
 
+    @property
+    def learns_bounds(self) -> bool:
+        """Whether a bound carries a gradient."""
+        return any(
+            isinstance(bound, Tensor) and bound.requires_grad for bound in (self.bounds.lower, self.bounds.upper)
+        )
+
     def with_rhs(self, lp: LinearProgram, like: Tensor) -> "StandardForm":
         """The same factors for a program that differs in `b_eq` and `b_ub`, which may carry gradients."""
         affine = None if self.affine is None else self.affine.with_rhs(_join(lp, like))

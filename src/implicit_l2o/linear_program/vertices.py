@@ -9,6 +9,8 @@ import torch
 from implicit_l2o._solution import Solution
 from implicit_l2o.linear_program.standard_form import StandardForm
 
+_ROUNDING = 1e-6  # of the largest variable: the bounds' projection puts a variable that is at its bound exactly there
+
 
 class VertexWarning(UserWarning):
     """Every solution of a batch is a vertex: there the solution does not change with the costs, its gradient is zero."""
@@ -28,11 +30,12 @@ class VertexWatch:
         self.calls += 1
         if self.calls & (self.calls - 1) or not bool(solution.converged.any()):
             return
-        x = solution.x.detach()[solution.converged]
+        x = form.box.project(solution.z.detach())  # with the slacks
+        x = x[solution.converged]
         lower, upper = (torch.as_tensor(b, dtype=x.dtype, device=x.device) for b in (form.box.lower, form.box.upper))
         if any(b.ndim > 1 for b in (lower, upper)):
             lower, upper = (b[solution.converged] if b.ndim > 1 and len(b) > 1 else b for b in (lower, upper))
-        margin = 10 * float(solution.tolerance.max())
+        margin = _ROUNDING * float(x.abs().max().clamp_min(1.0))
         free = ((x - lower > margin) & (upper - x > margin)).cpu().numpy()
         if all(_independent(form.rows.matrix, sample) for sample in free):
             cause = (

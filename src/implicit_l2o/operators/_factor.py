@@ -26,5 +26,9 @@ class AbstractAffineFactor(ABC):
         """`A^+ b`: the solution of least norm."""
 
     @abstractmethod
+    def multipliers(self, x: Float[Tensor, "B n"]) -> Float[Tensor, "B m"]:
+        """`(A^+)^T x`: of all `y` with `A^T y` nearest to `x`, that of least norm."""
+
+    @abstractmethod
     def gap(self, b: Float[Tensor, "*B m"]) -> Float[Tensor, "*B"]:
         """At least this large is `|A x - b| / |b|` for every `x`, the rows of `A` scaled to norm one; 0 iff one solves."""

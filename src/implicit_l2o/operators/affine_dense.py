@@ -52,6 +52,10 @@ class DenseProjector(AbstractAffineFactor):
         """One product with the pseudo-inverse."""
         return b @ self.rows.pinv_transposed
 
+    def multipliers(self, x: Float[Tensor, "B n"]) -> Float[Tensor, "B m"]:
+        """The transpose of `solve`."""
+        return x @ self.rows.pinv_transposed.mT
+
     def gap(self, b: Float[Tensor, "*B m"]) -> Float[Tensor, "*B"]:
         """By an orthonormal basis of the range."""
         return self.rows.gap(b)
@@ -79,6 +83,10 @@ class RowBasis(AbstractAffineFactor):
     def solve(self, b: Float[Tensor, "*B m"]) -> Float[Tensor, "*B n"]:
         """One product with the pseudo-inverse."""
         return b @ self.rows.pinv_transposed
+
+    def multipliers(self, x: Float[Tensor, "B n"]) -> Float[Tensor, "B m"]:
+        """The transpose of `solve`."""
+        return x @ self.rows.pinv_transposed.mT
 
     def gap(self, b: Float[Tensor, "*B m"]) -> Float[Tensor, "*B"]:
         """By an orthonormal basis of the range."""

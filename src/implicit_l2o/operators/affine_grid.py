@@ -133,6 +133,10 @@ class GridFlows(AbstractAffineFactor):
             return self.solve(b[None])[0]
         return linear_map(b, self._pinv, self._pinv_transposed)
 
+    def multipliers(self, x: Float[Tensor, "B n"]) -> Float[Tensor, "B m"]:
+        """`(A A^T)^+ A x`."""
+        return linear_map(x, self._pinv_transposed, self._pinv)
+
     def gap(self, b: Float[Tensor, "*B m"]) -> Float[Tensor, "*B"]:
         """What comes in has to go out: the sum of `b` vanishes."""
         size = torch.linalg.vector_norm(b / self.scale, dim=-1) * torch.linalg.vector_norm(self.scale)

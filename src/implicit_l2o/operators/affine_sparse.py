@@ -72,6 +72,10 @@ class SparseRows(AbstractAffineFactor):
             return self.solve(b[None])[0]
         return linear_map(b, self._pinv, self._pinv_transposed)
 
+    def multipliers(self, x: Float[Tensor, "B n"]) -> Float[Tensor, "B m"]:
+        """The transpose of `solve`."""
+        return linear_map(x, self._pinv_transposed, self._pinv)
+
     @_QUIET
     def gap(self, b: Float[Tensor, "*B m"]) -> Float[Tensor, "*B"]:
         """By the relations between the rows, each of which `b` must satisfy too."""
