@@ -43,8 +43,6 @@ from implicit_l2o.training import (
 )
 from implicit_l2o.training.calibrate import calibrate_task
 
-# A loose solve in training cannot tell a vertex from its neighbourhood.
-pytestmark = pytest.mark.filterwarnings("ignore:every solution of this batch:implicit_l2o.linear_program.VertexWarning")
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
