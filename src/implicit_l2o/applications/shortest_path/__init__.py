@@ -4,6 +4,7 @@ from implicit_l2o.applications.shortest_path.baselines import Floor as Floor
 from implicit_l2o.applications.shortest_path.baselines import Polynomial as Polynomial
 from implicit_l2o.applications.shortest_path.baselines import TwoStageTask as TwoStageTask
 from implicit_l2o.applications.shortest_path.costs import CostPathTask as CostPathTask
+from implicit_l2o.applications.shortest_path.data import LinearPathData as LinearPathData
 from implicit_l2o.applications.shortest_path.data import PathData as PathData
 from implicit_l2o.applications.shortest_path.peers import CvxpyTask as CvxpyTask
 from implicit_l2o.applications.shortest_path.peers import PyEPOTask as PyEPOTask

@@ -61,6 +61,11 @@ class AbstractPathTask(AbstractTask, ABC):
         """The flow under the predicted costs."""
         return self.flow.inference(self.network(d))
 
+    @final
+    def validation_inference(self, d: Tensor) -> il2o.Inference:
+        """The decision alone, for which no flow is needed."""
+        return il2o.Inference(x=self.grid.shortest_paths(self.network(d)), data=d)
+
     def certificates(self) -> Sequence[il2o.Certificate]:
         """That the answer is a flow."""
         return CONSTRAINTS
