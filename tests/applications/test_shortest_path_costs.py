@@ -183,7 +183,7 @@ def test_cvxpylayers_solve_the_same_problem_until_their_time_is_up():
     task = CvxpyTask(side=3, gamma=0.7, optimization=Optimization(learning_rate=1e-2, schedule="constant"))
     w = torch.rand(4, 12)
     ours = path_layer(path_program(Grid(3)), gamma=0.7, tolerance=1e-6)(w).x
-    torch.testing.assert_close(task._layer(w.requires_grad_()), ours, atol=1e-3, rtol=0.0)
+    torch.testing.assert_close(task._layer(w.requires_grad_()).float(), ours, atol=1e-3, rtol=0.0)
     timed = TimedTraining(task, seconds=0.05, epochs=500, batch_size=50)
     timed.prepare(PathTask(side=3), data(), name="cvxpylayers", progress=False)
     assert 0 < timed.numbers()["epochs"] < 100

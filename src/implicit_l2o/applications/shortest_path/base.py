@@ -1,6 +1,7 @@
 """What all trainings of a path model share: how it decides, what is measured, certified and drawn."""
 
 import copy
+import sys
 from abc import ABC
 from collections.abc import Mapping, Sequence
 from typing import Any, final
@@ -127,6 +128,7 @@ class AbstractPathTask(AbstractTask, ABC):
         `regret_floor` is that of the best possible predictor (see `Floor`), and `excess` what the model has above it.
         `excess_expected` is the same on costs averaged over their noise, which that difference still contains.
         `regret_by_certificate` is the regret of the inferences by their worst label, where there are any.
+        `process_gigabytes` is the most memory that the process has held so far.
         `max_constraint_violation` is Euclidean, in units of flow, over the converged inferences.
         """
         _, paths, costs, mean_costs = samples.batch
@@ -147,8 +149,18 @@ class AbstractPathTask(AbstractTask, ABC):
                 for name, where in by_label.items()
                 if bool(where.any())
             },
+            "process_gigabytes": process_gigabytes(),
             "max_constraint_violation": float(violation[converged].max()) if bool(converged.any()) else None,
         }
+
+
+def process_gigabytes() -> float | None:
+    """The most resident memory of this process so far, in 1e9 bytes; None where the system does not say."""
+    if not sys.platform.startswith("linux"):
+        return None
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
 def _trace(flow: il2o.LPLayer, w: Float[Tensor, "B arcs"]) -> Float[Tensor, "steps B"]:
