@@ -2,8 +2,8 @@
 
     python scripts/check_paths.py runs/shortest_path_grid_*
 
-The data are drawn anew with NumPy from the seeds in the configuration; every answer must be a path; floor, regrets and the largest
-violation of the flows are compared with `results.json`. The exit status is 1 where a figure differs.
+The data are drawn anew with NumPy from the seeds in the configuration; every answer must be a path; floor and regrets
+are compared with `results.json`. The exit status is 1 where a figure differs.
 """
 
 import argparse

@@ -43,7 +43,6 @@ from implicit_l2o.training import (
 )
 from implicit_l2o.training.calibrate import calibrate_task
 
-
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
 # --- data ---

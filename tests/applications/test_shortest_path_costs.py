@@ -1,4 +1,4 @@
-"""Shortest paths from costs, the other methods, the large grids, the study of the backward modes and the independent check."""
+"""Shortest paths from costs, the other methods, large grids, the study of backward modes, the independent check."""
 
 import importlib.util
 import json
@@ -57,7 +57,8 @@ def test_the_incidence_matrix_is_sparse_and_the_constraints_dense():
     A, b = grid.flow_constraints()
     assert grid.incidence().nnz == 2 * grid.n_arcs
     torch.testing.assert_close(A, torch.from_numpy(grid.incidence().toarray()).float())
-    assert b.sum() == 0 and torch.equal(b, grid.supply())
+    assert b.sum() == 0
+    assert torch.equal(b, grid.supply())
     assert bool((path_program(grid).violation(grid.shortest_paths(torch.rand(5, grid.n_arcs))) == 0).all())
 
 
@@ -69,7 +70,9 @@ def test_degree_and_noise_reach_the_generator():
 
 def test_linear_costs_have_no_floor():
     contexts, paths, costs, mean = LinearPathData(side=4, train=4, validation=4, test=20, seed=1).splits.test.tensors
-    assert torch.equal(costs, mean) and bool((costs >= 0).all()) and bool((contexts <= 1).all())
+    assert torch.equal(costs, mean)
+    assert bool((costs >= 0).all())
+    assert bool((contexts <= 1).all())
     assert float(normalized_regret(Grid(4).shortest_paths(mean), costs, paths)) == 0.0
     assert torch.linalg.matrix_rank(costs.double(), rtol=1e-5) == 5
 
@@ -85,9 +88,7 @@ def test_the_layers_spo_plus_is_spo_plus_as_gamma_vanishes():
     loss = task.loss(il2o.Inference(x=w), (torch.zeros(6, 5), paths, costs))
     torch.testing.assert_close(loss, spo_plus(grid.shortest_paths, w, costs, paths).mean(), atol=5e-3, rtol=0.0)
     gradient = torch.autograd.grad(loss, w)[0] * 6
-    torch.testing.assert_close(
-        gradient, 2 * (paths - grid.shortest_paths(2 * w.detach() - costs)), atol=5e-2, rtol=0.0
-    )
+    torch.testing.assert_close(gradient, 2 * (paths - grid.shortest_paths(2 * w.detach() - costs)), atol=5e-2, rtol=0.0)
 
 
 def test_the_layers_spo_plus_has_the_gradient_of_danskin():
@@ -231,6 +232,8 @@ def run(tmp_path_factory):
 
 def check_paths():
     spec = importlib.util.spec_from_file_location("check_paths", ROOT / "scripts" / "check_paths.py")
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -252,8 +252,8 @@ def generate_linear(
 ) -> ShortestPathData:
     """Costs that are linear in the context, without noise, on a `side x side` grid: `c = W d`, in float32, solved exactly.
 
-    Every entry of `W` and of the contexts is uniform on [0, 1]. As nothing is random given the context, the floor of the regret
-    is zero.
+    Every entry of `W` and of the contexts is uniform on [0, 1]. As nothing is random given the context, the floor of the
+    regret is zero.
 
     Args:
         side: nodes along one side of the grid.

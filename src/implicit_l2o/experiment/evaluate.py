@@ -52,7 +52,7 @@ def compare(
     baselines: Mapping[str, AbstractBaseline],
     *,
     progress: bool,
-    keep: Callable[[str, Tensor], None] = lambda name, answers: None,
+    keep: Callable[[str, Tensor], None] | None = None,
 ) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, Any]]]:
     """Prepare every baseline, the constant predictor first, and touch the test data once for each.
 
@@ -79,6 +79,7 @@ def compare(
             return inference
 
         scores[name] = score(task, infer, data.splits.test, batch_size=data.evaluation_batch)
-        keep(name, torch.cat(answers))
+        if keep is not None:
+            keep(name, torch.cat(answers))
         costs[name] = dict(baseline.numbers())
     return scores, {name: numbers for name, numbers in costs.items() if numbers}

@@ -14,10 +14,10 @@ from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
 import implicit_l2o as il2o
+from implicit_l2o.applications.shortest_path.base import AbstractPathTask
+from implicit_l2o.applications.shortest_path.costs import relative_error
 from implicit_l2o.applications.shortest_path.metrics import NormalizedRegret
 from implicit_l2o.applications.shortest_path.model import cost_network
-from implicit_l2o.applications.shortest_path.costs import relative_error
-from implicit_l2o.applications.shortest_path.base import AbstractPathTask
 from implicit_l2o.data.shortest_path import Grid
 from implicit_l2o.training import AbstractBaseline, AbstractData, AbstractTask, Optimization
 
@@ -120,10 +120,10 @@ class Floor(AbstractBaseline):
 class Polynomial(AbstractBaseline):
     """The well-specified model: polynomials of the generator's degree in the context, fitted to the costs by ridge.
 
-    What the sample size allows to somebody who knows the form of the generator. The monomials carry the weights of the kernel
-    `(1 + d.d' / length)^degree`, so that higher powers are shrunk more; then the fitted costs of all arcs are reduced to a few
-    directions in common (reduced-rank regression). Length, ridge and rank are those with the smallest validation error of the
-    costs.
+    What the sample size allows to somebody who knows the form of the generator. The monomials carry the weights of the
+    kernel `(1 + d.d' / length)^degree`, so that higher powers are shrunk more; then the fitted costs of all arcs are reduced
+    to a few directions in common (reduced-rank regression). Length, ridge and rank are those with the smallest validation
+    error of the costs.
 
     Args:
         degree: of the polynomials; None takes that of the data.
@@ -131,7 +131,7 @@ class Polynomial(AbstractBaseline):
         ridges: weights of the ridge to choose from.
         ranks: numbers of directions to choose from; all of them is always a choice.
 
-    Source: T. Hastie, R. Tibshirani and J. Friedman, The Elements of Statistical Learning (2009), sections 3.4, 3.7 and 12.3.
+    Source: T. Hastie, R. Tibshirani and J. Friedman, The Elements of Statistical Learning (2009), sections 3.4, 3.7, 12.3.
     """
 
     degree: int | None = None
@@ -150,7 +150,7 @@ class Polynomial(AbstractBaseline):
         def error(weights: Tensor, length: float) -> float:
             return float((self._predict(validation[0], weights, length, degree) - held_out).square().mean())
 
-        best = float("inf")
+        best, kept = float("inf"), None
         for length in self.lengths:
             X = monomials(train[0], degree, length)
             self._mean = X.mean(0)
@@ -161,6 +161,10 @@ class Polynomial(AbstractBaseline):
                 found = error(weights, length)
                 if found < best:
                     best, kept = found, (weights, length, ridge, self._mean, values.unsqueeze(1) * (right @ weights))
+        if kept is None:
+            raise ValueError(
+                "Polynomial found no finite validation error: the costs have NaN or inf, or there is no choice."
+            )
         weights, length, ridge, self._mean, fitted = kept
         directions = torch.linalg.svd(fitted, full_matrices=False).Vh
         rank, full = len(directions), weights
@@ -185,7 +189,9 @@ class Polynomial(AbstractBaseline):
 
 
 def monomials(d: Float[Tensor, "B features"], degree: int, length: float) -> Float[Tensor, "B monomials"]:
-    """Every product of 1 to `degree` features in double precision, so that `1 + phi(d).phi(d') = (1 + d.d' / length)^degree`.
+    """Every product of 1 to `degree` features, weighted so that `1 + phi(d).phi(d') = (1 + d.d' / length)^degree`.
+
+    In double precision.
 
     Example:
         >>> import torch

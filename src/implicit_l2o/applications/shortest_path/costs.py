@@ -31,9 +31,10 @@ _ABOUT = About(
 class CostPathTask(AbstractPathTask):
     """Shortest paths learned from costs: a decision loss through the layer, beside a regression of the costs.
 
-    `loss="regret"` is the cost of the layer's own flow, `<c, x(w)>`, differentiated by the backward mode. `loss="spo_plus"` is
-    SPO+ with the layer for its oracle, `max_x {<c - 2 w, x> - gamma |x|^2 / 2} + <2 w - c, x*>`: the Fenchel-Young loss of the
-    costs `2 w - c` towards the best path `x*`. It is convex in `w`, needs no backward mode, and bounds the regret as gamma goes to 0.
+    `loss="regret"` is the cost of the layer's own flow, `<c, x(w)>`, differentiated by the backward mode.
+    `loss="spo_plus"` is SPO+ with the layer for its oracle, `max_x {<c - 2 w, x> - gamma |x|^2 / 2} + <2 w - c, x*>` up to a
+    constant: the Fenchel-Young loss of the costs `2 w - c` towards the best path `x*`. It is convex in `w`, needs no
+    backward mode, and is SPO+ itself as gamma goes to 0.
 
     The regression keeps the scale of the costs, which a decision does not see. `regression` is the weight of
     `sum (w - c)^2 / (2 v^2)` over the arcs, `v = max(w, least)` held fixed: the quasi-likelihood of costs whose standard
@@ -84,7 +85,11 @@ class CostPathTask(AbstractPathTask):
     ) -> None:
         if loss not in ("regret", "spo_plus"):
             raise ValueError(f'loss must be "regret" or "spo_plus"; got {loss!r}.')
-        for name, value, positive in (("decision", decision, False), ("regression", regression, False), ("least", least, True)):
+        for name, value, positive in (
+            ("decision", decision, False),
+            ("regression", regression, False),
+            ("least", least, True),
+        ):
             if value < 0 or (positive and value == 0):
                 raise ValueError(f"CostPathTask needs {name} {'>' if positive else '>='} 0; got {name}={value}.")
         super().__init__(

@@ -18,6 +18,7 @@ from implicit_l2o.decoders import GridPaths
 from implicit_l2o.interop.pyepo import AbstractPyEPOLoss, Criterion, SPOPlus, opt_model
 from implicit_l2o.training import AbstractBaseline, AbstractData, AbstractTask, Optimization, count_parameters, fit
 
+
 @final
 class PyEPOTask(AbstractCostTask):
     """One of PyEPO's own losses, over its model class with our exact decoder in place of its solver.
@@ -92,7 +93,7 @@ class _CvxpyLayer:
 
     def __init__(self, grid: Grid, gamma: float) -> None:
         import cvxpy as cp
-        from cvxpylayers.torch import CvxpyLayer  # pyright: ignore[reportMissingImports]
+        from cvxpylayers.torch import CvxpyLayer  # pyright: ignore[reportMissingImports, reportPrivateImportUsage]
 
         x, cost = cp.Variable(grid.n_arcs), cp.Parameter(grid.n_arcs)
         # One row follows from the others; left in, an interior-point method would factor a singular matrix.
@@ -117,10 +118,14 @@ class _TimeLimit(pl.Callback):
         self._left = seconds
         self.steps = 0
 
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         self._began = time.perf_counter()
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         self._left -= time.perf_counter() - self._began
         self.steps += 1
         if self._left <= 0:
