@@ -89,9 +89,8 @@ def compare(folder: Path) -> Iterator[tuple[str, float, float]]:
         if not is_path(answer, side):
             raise SystemExit(f"{folder}: an answer of {name} is not a path.")
         yield f"{name}: regret", ((costs * answer).sum(1) - best).sum() / best.sum(), results["test"][name]["regret"]
-        if name == "model":
-            excess = ((mean * answer).sum(1) - expected_best).sum() / best.sum()
-            yield "model: excess_expected", excess, results["extra"]["excess_expected"]
+        excess = ((mean * answer).sum(1) - expected_best).sum() / best.sum()
+        yield f"{name}: expected excess", excess, results["test"][name]["expected_excess"]
         if name == "floor":
             gap = (mean * answer).sum(1) - expected_best
             yield "floor: above the best expected cost", float(gap.max()), 0.0

@@ -241,7 +241,7 @@ def check_paths():
 
 def test_the_figures_follow_from_the_predictions(run, capsys):
     assert check_paths().main([str(run)]) == 0
-    assert "5 of 5 figures agree" in capsys.readouterr().out
+    assert "7 of 7 figures agree" in capsys.readouterr().out
 
 
 def test_a_wrong_figure_is_found(run, capsys):

@@ -16,7 +16,7 @@ from torchmetrics import Metric, MetricCollection
 import implicit_l2o as il2o
 from implicit_l2o.applications.shortest_path import figures
 from implicit_l2o.applications.shortest_path.certificates import CONSTRAINTS, VIOLATION, FlowOffPath
-from implicit_l2o.applications.shortest_path.metrics import NormalizedRegret
+from implicit_l2o.applications.shortest_path.metrics import path_metrics, update_metrics
 from implicit_l2o.applications.shortest_path.model import cost_network, decide, path_layer, path_program
 from implicit_l2o.data.shortest_path import Grid
 from implicit_l2o.losses import normalized_regret, regret
@@ -72,13 +72,12 @@ class AbstractPathTask(AbstractTask, ABC):
         return CONSTRAINTS
 
     def metrics(self) -> Mapping[str, Metric]:
-        """The regret of the decisions."""
-        return {"regret": NormalizedRegret()}
+        """The regret of the decisions, and what of it is not the noise."""
+        return path_metrics()
 
     def update(self, metrics: MetricCollection, inference: il2o.Inference, batch: Sequence[Tensor]) -> None:
-        """Price the decisions by the costs that came true."""
-        _, paths, costs, *_ = batch
-        metrics.update(self.answer(inference), costs, paths)
+        """Price the decisions by the costs that came true, and by their means."""
+        update_metrics(metrics, self.grid, self.answer(inference), batch)
 
     def answer(self, inference: il2o.Inference) -> Float[Tensor, "B arcs"]:
         """The decision: the exact shortest path under the predicted costs; `x` itself where nothing was solved."""

@@ -16,7 +16,7 @@ from torchmetrics import Metric, MetricCollection
 import implicit_l2o as il2o
 from implicit_l2o.applications.shortest_path.base import AbstractPathTask
 from implicit_l2o.applications.shortest_path.costs import relative_error
-from implicit_l2o.applications.shortest_path.metrics import NormalizedRegret
+from implicit_l2o.applications.shortest_path.metrics import path_metrics, update_metrics
 from implicit_l2o.applications.shortest_path.model import cost_network
 from implicit_l2o.data.shortest_path import Grid
 from implicit_l2o.training import AbstractBaseline, AbstractData, AbstractTask, Optimization
@@ -50,12 +50,12 @@ class AbstractCostTask(AbstractTask, ABC):
         return il2o.Inference(x=self.grid.shortest_paths(self.model(d)), data=d)
 
     def metrics(self) -> Mapping[str, Metric]:
-        """The regret of the decisions."""
-        return {"regret": NormalizedRegret()}
+        """The regret of the decisions, and what of it is not the noise."""
+        return path_metrics()
 
     def update(self, metrics: MetricCollection, inference: il2o.Inference, batch: Sequence[Tensor]) -> None:
-        """Price the decisions by the costs that came true."""
-        metrics.update(inference.x, batch[2], batch[1])
+        """Price the decisions by the costs that came true, and by their means."""
+        update_metrics(metrics, self.grid, inference.x, batch)
 
 
 @final
