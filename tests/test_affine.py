@@ -313,3 +313,26 @@ def test_ill_conditioned_rows_store_no_inverse() -> None:
     rows[1] = rows[0] + 1e-2 * rows[1]
     factors = [sparse_factor(Matrix(rows), dtype, "cpu") for dtype in (torch.float32, torch.float64)]
     assert [factor.inverse is None for factor in factors] == [True, False]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_conjugate_gradients_project_like_the_factor(dtype: torch.dtype) -> None:
+    """What an accelerator takes for many rows, here on the CPU; the incidence matrix has a dependent row."""
+    A = grid(24)
+    iterative = sparse_factor(A, dtype, "cpu", iterative=True)
+    assert iterative.inverse is None
+    x = torch.randn(3, A.shape[1], dtype=dtype, generator=torch.Generator().manual_seed(0))
+    x[1] = 0.0
+    point = torch.zeros(A.shape[1], dtype=dtype)
+    expected = sparse_factor(A, torch.float64, "cpu").project(x.double(), point.double())
+    atol = 1e-4 if dtype == torch.float32 else 1e-11
+    torch.testing.assert_close(iterative.project(x, point).double(), expected, atol=atol, rtol=0)
+    alone = torch.cat([iterative.project(row[None], point) for row in x])
+    torch.testing.assert_close(iterative.project(x, point), alone, atol=atol / 10, rtol=0)
+    x[2] = torch.nan
+    beside = iterative.project(x, point)
+    torch.testing.assert_close(beside[:2], alone[:2], atol=atol / 10, rtol=0)
+    assert bool(beside[2].isnan().all())
+    again = pickle.loads(pickle.dumps(iterative))
+    assert again.iterative
+    assert torch.equal(again.project(x[:2], point), iterative.project(x[:2], point))

@@ -261,6 +261,29 @@ def test_knapsacks_of_the_benchmark_are_those_of_highs(items):
 
 
 @needs_numba
+@pytest.mark.parametrize(("constraints", "items"), [(1, 60), (3, 40), (5, 30)])
+def test_knapsacks_that_hold_half_of_the_items_are_those_of_highs(constraints, items):
+    random = np.random.default_rng(items)
+    weights, values = random.uniform(1, 10, (constraints, items)), random.uniform(1, 10, (2, items))
+    capacity = weights.sum(1) / 2
+    lp = il2o.LinearProgram(A_ub=weights, b_ub=capacity, upper=1.0)
+    costs = -torch.from_numpy(values)
+    torch.testing.assert_close(
+        (costs * Knapsack(weights, capacity)(costs)).sum(1), (costs * MILP(lp)(costs)).sum(1), rtol=1e-6, atol=1e-6
+    )
+
+
+@needs_numba
+def test_a_knapsack_that_takes_too_long_is_given_up():
+    """Even weights never fill an odd capacity, but no bound sees it: half of all choices are visited."""
+    weights = 2.0 * np.random.default_rng(0).integers(1, 50, (1, 40))
+    costs = -torch.from_numpy(np.concatenate([np.zeros((1, 40)), weights]))
+    capacity = np.floor(weights.sum(1) / 4) * 2 + 1
+    with pytest.raises(RuntimeError, match="sample 1 was not solved within max_nodes=1000; allow more, or use MILP"):
+        Knapsack(weights, capacity, max_nodes=1000)(costs)
+
+
+@needs_numba
 def test_large_knapsacks_are_those_of_a_search_over_all_choices():
     """500 items of which six fit at most: a meet over pairs would be long, so depth-first with the plainest bound."""
     weights, capacity, values = benchmark_knapsacks(500, samples=2, seed=3)

@@ -18,16 +18,17 @@ ROOT = Path(__file__).parents[1] / "src" / PACKAGE
 
 # Names below are relative to the package; "" is the package itself (its public names), `a.*` every module in `a`,
 # `a._*` its private modules.
-LEAVES = ("_batch", "_solution")
+LEAVES = ("_batch", "_numba", "_solution")
 STAGES = ("operators", "splittings", "solvers", "backward", "certificates")
 CORE = (*LEAVES, "problem", *STAGES, *(f"{stage}.*" for stage in STAGES), "layer")
-BUILT_ON_CORE = ("networks", "losses", "diagnostics", "linear_program", "physics", "games")
+BUILT_ON_CORE = ("networks", "losses", "diagnostics", "linear_program", "decoders", "physics", "games")
 PUBLIC = ("", *BUILT_ON_CORE)
 TOOLS = ("training", "training.*", "report", "report.*", "data", "data.*")
 
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "": (*CORE, *BUILT_ON_CORE),
     "_batch": (),
+    "_numba": (),
     "_solution": (),
     "operators": ("operators.*",),
     "operators.base": ("_batch",),
@@ -67,6 +68,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "diagnostics.*": (*CORE, "diagnostics.*"),
     "linear_program": ("linear_program.*",),
     "linear_program.*": (*CORE, "linear_program.*"),
+    "decoders": ("decoders.*", "_numba"),
+    "decoders.*": (*CORE, "linear_program", "decoders.*"),
     "physics": ("physics.*",),
     "physics.*": (*CORE, "physics.*"),
     "games": ("games.*",),
@@ -85,7 +88,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "experiment.*": (*PUBLIC, *TOOLS, "experiment.*"),
     "applications": ("applications.*",),
     # An application sees its own package (added in `allowed`), never another application.
-    "applications.*": (*PUBLIC, "testing", *TOOLS),
+    "applications.*": (*PUBLIC, "testing", "interop.*", *TOOLS),
     # The demonstration runs all of them.
     "applications.demo": (*PUBLIC, "report", "experiment", "experiment.*"),
     "cli": (*PUBLIC, "applications", "applications.*", "experiment", "experiment.*", *TOOLS),

@@ -13,6 +13,7 @@ from implicit_l2o.interop import pyepo as bridge
 from implicit_l2o.losses import perturbed_fenchel_young, regret, spo_plus
 
 pyepo = pytest.importorskip("pyepo", reason="PyEPO is not installed")
+
 pytestmark = pytest.mark.skipif(not has_numba(), reason="numba is in the extra 'exact'")
 EPO = pyepo.EPO
 
@@ -259,3 +260,39 @@ def test_the_knapsack_of_the_linear_program_is_that_of_highs():
     lp, decoder = knapsack()
     costs = -torch.rand(4, 10, dtype=torch.float64)
     torch.testing.assert_close((costs * decoder(costs)).sum(1), (costs * MILP(lp)(costs)).sum(1))
+
+
+# All of PyEPO's losses
+
+
+def losses_of_pyepo(model, data):
+    """Each of PyEPO's losses that takes any model, as a function of predicted costs, true costs, and their optima."""
+    from pyepo import func
+
+    return {
+        "PG": lambda p, c, w, z: func.perturbationGradient(model)(p, c),
+        "DPO": lambda p, c, w, z: (func.perturbedOpt(model, n_samples=2)(p) - w).square().mean(),
+        "DPOMul": lambda p, c, w, z: (func.perturbedOptMul(model, n_samples=2)(p) - w).square().mean(),
+        "PFYMul": lambda p, c, w, z: func.perturbedFenchelYoungMul(model, n_samples=2)(p, w),
+        "IMLE": lambda p, c, w, z: (func.implicitMLE(model, n_samples=2)(p) - w).abs().mean(),
+        "AIMLE": lambda p, c, w, z: (func.adaptiveImplicitMLE(model, n_samples=2)(p) - w).abs().mean(),
+        "RFY": lambda p, c, w, z: func.regularizedFrankWolfeFenchelYoung(model, max_iter=20)(p, w),
+        "NCE": lambda p, c, w, z: func.noiseContrastiveEstimation(model, dataset=data)(p, w),
+        "CMAP": lambda p, c, w, z: func.contrastiveMAP(model, dataset=data)(p, w),
+        "lsLTR": lambda p, c, w, z: func.listwiseLearningToRank(model, dataset=data)(p, c),
+    }
+
+
+@SENSES
+@pytest.mark.parametrize("name", losses_of_pyepo(None, None))
+def test_all_losses_of_pyepo_run_in_whole_batches(name, maximize):
+    from pyepo.data.dataset import optDataset
+
+    model, _, counted, predicted, costs, best = problem(maximize)
+    data = optDataset(model, torch.zeros(6, 1), costs)
+    assert torch.equal(data.sols, best)
+    counted.sizes.clear()
+    loss = losses_of_pyepo(model, data)[name](predicted, costs, data.sols, data.objs)
+    (gradient,) = torch.autograd.grad(loss, predicted)
+    assert torch.isfinite(gradient).all()
+    assert set(counted.sizes) <= {6, 12}  # never a sample alone

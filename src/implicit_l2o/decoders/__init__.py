@@ -1,6 +1,6 @@
 """Exact combinatorial solvers: from predicted costs to the 0/1 decision that minimises them, for a whole batch."""
 
-from implicit_l2o.decoders._numba import has_numba as has_numba
+from implicit_l2o._numba import has_numba as has_numba
 from implicit_l2o.decoders.base import AbstractDecoder as AbstractDecoder
 from implicit_l2o.decoders.dijkstra import Dijkstra as Dijkstra
 from implicit_l2o.decoders.grid_paths import GridPaths as GridPaths

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from implicit_l2o.decoders._numba import compiled
+from implicit_l2o._numba import compiled
 
 
 @compiled

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from implicit_l2o.decoders._numba import compiled
+from implicit_l2o._numba import compiled
 
 _DUAL_STEPS = 60
 
@@ -108,11 +108,11 @@ def _dual(values, weights, capacity, target):
 
 
 @compiled
-def _search(values, weights, price, n, capacity, u, incumbent, taken):
+def _search(values, weights, price, n, capacity, u, incumbent, taken, max_nodes):
     """Depth-first branch and bound over the first `n` items, sorted by value per surrogate weight `price_j = <u, w_j>`.
 
     Below a node the bound is that of the one surrogate constraint `<price, x> <= <u, room>` without integrality (Dantzig).
-    A choice better than `incumbent` is marked in `taken`; whether one was found.
+    A choice better than `incumbent` is marked in `taken`. 1 where there is one, 0 where not, -1 where the nodes ran out.
     """
     m = weights.shape[0]
     lightest = np.empty((m, n + 1))  # of the items from j on
@@ -128,8 +128,8 @@ def _search(values, weights, price, n, capacity, u, incumbent, taken):
     value[0] = 0.0
     depth = 0
     j = 0
-    found = False
-    while True:
+    found = 0
+    for _ in range(max_nodes):
         bound = value[depth]
         slack = 0.0
         full = False
@@ -156,7 +156,7 @@ def _search(values, weights, price, n, capacity, u, incumbent, taken):
                 depth += 1
                 if value[depth] > incumbent:
                     incumbent = value[depth]
-                    found = True
+                    found = 1
                     for i in range(n):
                         taken[i] = False
                     for d in range(depth):
@@ -167,6 +167,7 @@ def _search(values, weights, price, n, capacity, u, incumbent, taken):
         else:
             depth -= 1
             j = stack[depth] + 1
+    return -1
 
 
 @compiled
@@ -184,8 +185,11 @@ def _by_efficiency(values, weights, price, order):
 
 
 @compiled
-def _best_choice(values, weights, capacity, chosen):
-    """Mark the most valuable choice of items, whose values are all positive and each of which fits alone."""
+def _best_choice(values, weights, capacity, chosen, max_nodes):
+    """Mark the most valuable choice of items, whose values are all positive and each of which fits alone.
+
+    Whether the search came to its end.
+    """
     m, n = weights.shape
     order = np.empty(n, dtype=np.int64)
     trial = np.empty(n, dtype=np.bool_)
@@ -220,16 +224,21 @@ def _best_choice(values, weights, capacity, chosen):
             for k in range(m):
                 core_weights[k, size] = weights[k, j]
             size += 1
-    if _search(core_values, core_weights, core_price, size, capacity, u, incumbent, trial):
+    found = _search(core_values, core_weights, core_price, size, capacity, u, incumbent, trial, max_nodes)
+    if found == 1:
         for j in range(n):
             chosen[j] = False
         for i in range(size):
             chosen[order[i]] = trial[i]
+    return found >= 0
 
 
 @compiled
-def knapsacks(costs, weights, capacity, items):
-    """Mark the items of each sample's most valuable knapsack, for values `-costs`, in `items`, which is all zero."""
+def knapsacks(costs, weights, capacity, items, max_nodes):
+    """Mark the items of each sample's most valuable knapsack, for values `-costs`, in `items`, which is all zero.
+
+    The number of samples solved: all, or those before the one whose search took more than `max_nodes`.
+    """
     m, n = weights.shape
     fits_alone = np.empty(n, dtype=np.bool_)
     for j in range(n):
@@ -250,7 +259,9 @@ def knapsacks(costs, weights, capacity, items):
             for k in range(m):
                 w[k, i] = weights[k, candidates[i]]
         chosen = np.empty(count, dtype=np.bool_)
-        _best_choice(v, w, capacity, chosen)
+        if not _best_choice(v, w, capacity, chosen, max_nodes):
+            return sample
         for i in range(count):
             if chosen[i]:
                 items[sample, candidates[i]] = 1.0
+    return costs.shape[0]

@@ -7,7 +7,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from implicit_l2o.decoders._numba import require_numba
+from implicit_l2o._numba import require_numba
 from implicit_l2o.decoders.base import AbstractDecoder, to_numpy
 
 

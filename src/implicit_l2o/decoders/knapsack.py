@@ -6,7 +6,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from implicit_l2o.decoders._numba import require_numba
+from implicit_l2o._numba import require_numba
 from implicit_l2o.decoders.base import AbstractDecoder, to_numpy
 
 _ROUNDING = 1e-7  # of a capacity: weights that came through float32 still fill it to the brim
@@ -24,8 +24,10 @@ class Knapsack(AbstractDecoder):
     Args:
         weights: `W`, `(m, n)`, not negative, in the units of the capacities.
         capacity: `(m,)`, not negative. A choice may exceed one by `1e-7` of it, for the rounding of weights and their sum.
+        max_nodes: the search of a sample that visits more is given up; about ten million are visited in a second.
 
     Raises:
+        RuntimeError: a search was given up, when the decoder is called.
         ValueError: shapes that do not fit, or an entry that is negative or not finite.
         ModuleNotFoundError: numba is not installed, when the decoder is called.
 
@@ -40,6 +42,7 @@ class Knapsack(AbstractDecoder):
 
     weights: Any = field(repr=False)
     capacity: Any = field(repr=False)
+    max_nodes: int = field(default=100_000_000, kw_only=True)
 
     def __post_init__(self) -> None:
         weights = np.array(to_numpy(self.weights), dtype=np.float64, order="C")
@@ -66,5 +69,9 @@ class Knapsack(AbstractDecoder):
         from implicit_l2o.decoders._knapsack_kernel import knapsacks
 
         items = np.zeros_like(costs)
-        knapsacks(costs, self.weights, self.capacity * (1 + _ROUNDING), items)
+        solved = knapsacks(costs, self.weights, self.capacity * (1 + _ROUNDING), items, self.max_nodes)
+        if solved < len(costs):
+            raise RuntimeError(
+                f"Knapsack: sample {solved} was not solved within max_nodes={self.max_nodes}; allow more, or use MILP."
+            )
         return items

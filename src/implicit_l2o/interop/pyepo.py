@@ -60,6 +60,35 @@ def opt_model(
     return LinearProgramModel(lp, decoder, maximize)
 
 
+def linear_program(model: Any) -> il2o.LinearProgram:
+    """The constraints of a PyEPO model as a `LinearProgram`, for an `LPLayer` or a decoder; integrality is dropped.
+
+    It reads what `opt_model` made, a `pyepo.dsl.Problem` and what that compiles to (over all its variables), and
+    models of OR-Tools (pywraplp), Pyomo, Gurobi and MPAX that have one cost a variable, user cuts included.
+    A `LinearProgram` is always minimised over: where `model.modelSense` is `EPO.MAXIMIZE`, its costs are minus PyEPO's.
+
+    Args:
+        model: a PyEPO `optModel` or `dsl.Problem`.
+
+    Raises:
+        ModuleNotFoundError: PyEPO is not installed.
+        TypeError: another kind of model: COPT's and CP-SAT's, or one that is no formulation but an algorithm.
+        ValueError: the model is not linear, or its variables have not one cost each (as PyEPO's travelling salesmen).
+
+    Example:
+        >>> from pyepo import dsl
+        >>> from implicit_l2o.interop.pyepo import linear_program
+        >>> x, c = dsl.Variable(3, lb=0.0, ub=1.0), dsl.Parameter(3)
+        >>> lp = linear_program(dsl.Problem(dsl.Minimize(c @ x), [x.sum() == 1.0]))
+        >>> lp.A_eq.tolist(), lp.b_eq.tolist(), lp.upper.tolist()
+        ([[1.0, 1.0, 1.0]], [1.0], [1.0, 1.0, 1.0])
+    """
+    _require_pyepo()
+    from implicit_l2o.interop._pyepo_constraints import read
+
+    return read(model)
+
+
 class AbstractPyEPOLoss(ABC):
     """One of PyEPO's losses with its options, to be bound to a model: `criterion(predicted, costs, best) -> scalar`.
 

@@ -5,12 +5,10 @@ For multipliers `y` (`<= 0` of an inequality) the minimiser is `x(y) = clip((R^T
 K.-C. Toh, A highly efficient semismooth Newton augmented Lagrangian method, SIAM J. Optim. 28 (2018).
 """
 
-from typing import no_type_check
-
 import numpy as np
 
+from implicit_l2o._numba import compiled
 from implicit_l2o.linear_program._ldl import (
-    compiled,
     factorise,
     leave_out,
     multiply,
@@ -19,12 +17,13 @@ from implicit_l2o.linear_program._ldl import (
     weigh,
 )
 
+_ROUNDING = 64 * 2.0**-52  # of `R^T y - c`, which a small gamma divides
+_MOST_ROUNDING = 1e3  # of the tolerance: the multipliers of an infeasible program grow without bound
 _LINE_STEPS = 60
 _LINE = 1e-3  # of the slope at the start: a flatter point ends the line search
 
 
 @compiled
-@no_type_check
 def clip(slope, gamma, lower, upper, x, inside):
     """Set `x` to the clipped `slope / gamma`, and `inside` to 1 where it is strictly inside the bounds."""
     for j in range(len(slope)):
@@ -38,22 +37,21 @@ def clip(slope, gamma, lower, upper, x, inside):
 
 
 @compiled
-@no_type_check
 def judge(rows, y, gap, gamma, active):
     """The residual of the optimality conditions, from `gap = b - R x(y)`; fills in which rows are active."""
-    worst = 0.0
+    worst, total = 0.0, 0.0
     for i in range(rows.m):
+        total += gap[i] + y[i]
         if i < rows.m_eq:
             active[i] = True
             worst = max(worst, abs(gap[i]))
         else:
             active[i] = -y[i] > gamma * gap[i]
             worst = max(worst, abs(min(-y[i] / gamma, gap[i])))
-    return worst
+    return worst if np.isfinite(total) else np.inf  # a maximum does not see a NaN
 
 
 @compiled
-@no_type_check
 def line(rows, b, p, slope, across, gamma, lower, upper, start, longest):
     """The step along `p`, at most the longest one, at which the dual is largest: a root of its decreasing derivative."""
     level = 0.0
@@ -85,7 +83,6 @@ def line(rows, b, p, slope, across, gamma, lower, upper, start, longest):
 
 
 @compiled
-@no_type_check
 def newton(rows, factor, b, c, lower, upper, gamma, tolerance, most, search, x, y):
     """Improve `y` until the optimality conditions hold to `tolerance`, and `x = x(y)`.
 
@@ -98,14 +95,16 @@ def newton(rows, factor, b, c, lower, upper, gamma, tolerance, most, search, x, 
     active = np.ones(m, np.bool_)
     for step in range(most + 1):
         multiply_transposed(rows, y, slope)
+        largest = 0.0
         for j in range(n):
+            largest = max(largest, abs(slope[j]), abs(c[j]))
             slope[j] -= c[j]
         clip(slope, gamma, lower, upper, x, inside)
         multiply(rows, x, gap)
         for i in range(m):
             gap[i] = b[i] - gap[i]
         residual = judge(rows, y, gap, gamma, active)
-        if residual <= tolerance:
+        if residual <= max(tolerance, min(_ROUNDING * largest / gamma, _MOST_ROUNDING * tolerance)):
             return step
         if step == most or not np.isfinite(residual):
             break
@@ -146,7 +145,6 @@ def newton(rows, factor, b, c, lower, upper, gamma, tolerance, most, search, x, 
 
 
 @compiled
-@no_type_check
 def pull_back(rows, factor, b, c, lower, upper, gamma, y, v, in_cost, in_rhs):
     """The cotangents of `c` and `b` at the solution that `y` gives, for the cotangent `v` of `x`: exact on its support.
 

@@ -1,24 +1,23 @@
 """Compiled solution of a batch: an interior-point method or a given start, then Newton on the dual until it is exact."""
 
-from typing import no_type_check
-
 import numpy as np
 
+from implicit_l2o._numba import compiled
 from implicit_l2o.linear_program._dual_newton import newton, pull_back
 from implicit_l2o.linear_program._interior_point import begin, interior_point
-from implicit_l2o.linear_program._ldl import compiled, factorise, multiply, multiply_transposed, room, solve, weigh
+from implicit_l2o.linear_program._ldl import factorise, multiply, multiply_transposed, room, solve, weigh
 
 # The central path is followed to the first of these, and further where Newton does not end from there.
 _PATH = (1e-5, 1e-8, 1e-10)
 _PATH_STEPS = 100
 _NEWTON_STEPS = 12
+_SEARCH_STEPS = 200
 # The dual of so few rows is searched directly.
 _FEW_ROWS = 8
 _FEW_STEPS = 30
 
 
 @compiled
-@no_type_check
 def solve_warm(rows, b, c, lower, upper, gamma, tolerance, most, x, y, steps):
     """Newton from the multipliers `y` of each sample; `steps` says how many, -1 where it did not end."""
     factor = room(rows)
@@ -40,7 +39,6 @@ def solve_warm(rows, b, c, lower, upper, gamma, tolerance, most, x, y, steps):
 
 
 @compiled
-@no_type_check
 def solve_cold(rows, b, c, lower, upper, gamma, tolerance, wanted, x, y, steps):
     """Solve the wanted samples from scratch; the start is the point of least norm with the multipliers nearest to `c`."""
     m, n = rows.m, rows.n
@@ -64,6 +62,7 @@ def solve_cold(rows, b, c, lower, upper, gamma, tolerance, wanted, x, y, steps):
                 continue
         point, of_x, of_cost = begin(rows, right, c[k], low, high, gamma, x[k], multipliers)
         taken, ended = 0, -1
+        exact = np.empty(n)
         for accuracy in _PATH:
             on_path = interior_point(
                 rows, factor, right, c[k], low, high, gamma, accuracy, _PATH_STEPS, point, of_x, of_cost
@@ -72,29 +71,20 @@ def solve_cold(rows, b, c, lower, upper, gamma, tolerance, wanted, x, y, steps):
                 break
             taken += on_path
             y[k] = multipliers
-            x_exact = np.empty(n)
+            search = m == rows.m_eq
             ended = newton(
-                rows,
-                factor,
-                right,
-                c[k],
-                low,
-                high,
-                gamma,
-                tolerance[k],
-                _NEWTON_STEPS,
-                rows.m == rows.m_eq,
-                x_exact,
-                y[k],
+                rows, factor, right, c[k], low, high, gamma, tolerance[k], _NEWTON_STEPS, search, exact, y[k]
             )
             if ended >= 0:
-                x[k] = x_exact
                 break
+        if ended < 0:  # degenerate: the active rows keep changing, unless every step has to raise the dual
+            y[k] = multipliers
+            ended = newton(rows, factor, right, c[k], low, high, gamma, tolerance[k], _SEARCH_STEPS, True, exact, y[k])
+        x[k] = exact
         steps[k] = taken + ended if ended >= 0 else -1
 
 
 @compiled
-@no_type_check
 def measure(rows, b, x, y, gap, price):
     """`gap = b - R x` and `price = R^T y`, per sample."""
     for k in range(len(x)):
@@ -105,7 +95,6 @@ def measure(rows, b, x, y, gap, price):
 
 
 @compiled
-@no_type_check
 def pull_back_batch(rows, b, c, lower, upper, gamma, y, v, in_cost, in_rhs):
     """The exact cotangents of costs and right-hand sides, per sample."""
     factor = room(rows)

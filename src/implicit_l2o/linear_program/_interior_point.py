@@ -4,11 +4,12 @@ Predictor and corrector of S. Mehrotra, On the implementation of a primal-dual i
 (1992); each iteration factorises `R H^{-1} R^T`, `H` diagonal. Multipliers of inequalities are `<= 0`, as in `_dual_newton`.
 """
 
-from typing import NamedTuple, no_type_check
+from typing import NamedTuple
 
 import numpy as np
 
-from implicit_l2o.linear_program._ldl import compiled, factorise, multiply, multiply_transposed, solve, weigh
+from implicit_l2o._numba import compiled
+from implicit_l2o.linear_program._ldl import factorise, multiply, multiply_transposed, solve, weigh
 
 _INTERIOR = 0.1  # of the scale of x or of the costs: the least distance of the start from the boundary
 _LONGEST = 0.995  # of the way to the boundary
@@ -31,7 +32,6 @@ class Interior(NamedTuple):
 
 
 @compiled
-@no_type_check
 def begin(rows, b, c, lower, upper, gamma, x, y):
     """An interior point near `x` and `y`, and the scales of `x` and of the costs."""
     m, n = rows.m, rows.n
@@ -43,10 +43,15 @@ def begin(rows, b, c, lower, upper, gamma, x, y):
     point = Interior(bounded, fixed, x, np.zeros(n), np.zeros(n), y, np.zeros(m))
     price, load = np.empty(n), np.empty(m)
     multiply_transposed(rows, y, price)
-    of_x, of_cost = 1e-8, 1e-8
+    # Rows have norm one, so `b` is a distance like `x`; without either, the minimiser that only the costs give.
+    of_x, of_cost = 0.0, 0.0
     for j in range(n):
-        of_x = max(of_x, abs(x[j]))
-        of_cost = max(of_cost, abs(c[j] - price[j]))
+        of_x, of_cost = max(of_x, abs(x[j])), max(of_cost, abs(c[j]))
+    for i in range(m):
+        of_x = max(of_x, abs(b[i]))
+    if of_x == 0.0:
+        of_x = of_cost / gamma if of_cost > 0.0 else 1.0
+    of_cost = max(of_cost, gamma * of_x)
     for j in range(n):
         width = min(upper[j] - lower[j], of_x)
         x[j] = min(max(x[j], lower[j] + _INTERIOR * width), upper[j] - _INTERIOR * width)
@@ -63,7 +68,6 @@ def begin(rows, b, c, lower, upper, gamma, x, y):
 
 
 @compiled
-@no_type_check
 def interior_point(rows, factor, b, c, lower, upper, gamma, tolerance, most, point, of_x, of_cost):
     """Follow the central path to a mean complementarity of `tolerance` times the scales; the iterations, -1 if it fails."""
     m, n, m_eq = rows.m, rows.n, rows.m_eq
@@ -76,9 +80,6 @@ def interior_point(rows, factor, b, c, lower, upper, gamma, tolerance, most, poi
     pairs = m - m_eq
     for j in range(n):
         pairs += bounded[0, j] + bounded[1, j]
-    size = 1.0
-    for i in range(m):
-        size = max(size, abs(b[i]))
     for iteration in range(most):
         multiply_transposed(rows, y, price)
         multiply(rows, x, load)
@@ -97,7 +98,7 @@ def interior_point(rows, factor, b, c, lower, upper, gamma, tolerance, most, poi
         mean /= max(pairs, 1)
         if not np.isfinite(mean + off_dual + off_primal):
             return -1
-        off = max(off_dual / of_cost, off_primal / size)
+        off = max(off_dual / of_cost, off_primal / of_x)
         if mean <= tolerance * of_cost * of_x and off <= 1e3 * tolerance:
             return iteration
         for j in range(n):

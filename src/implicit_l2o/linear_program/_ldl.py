@@ -1,18 +1,17 @@
-"""Compiled sparse `L D L^T` of `R W R^T + diag`, for one pattern and many weights; rows that add nothing are left out.
+"""Compiled `L D L^T` of `R W R^T + diag`, for one pattern and many weights; rows that add nothing are left out.
 
 Davis, Direct Methods for Sparse Linear Systems (2006), chapter 4: the up-looking method. The elimination tree is found on
-the way, so what a weight of zero removes costs nothing.
+the way, so what a weight of zero removes costs nothing. Where the factor would be full anyway, it is stored so, by rows.
 """
 
-from typing import NamedTuple, no_type_check
+from typing import NamedTuple
 
-import numba
 import numpy as np
+
+from implicit_l2o._numba import compiled
 
 # A row is dependent on those before it when its pivot is this share of its diagonal: rounding, as rows have norm one.
 _DEPENDENT = 1e-11
-
-compiled = numba.njit(cache=True, error_model="numpy", nogil=True)
 
 
 class Rows(NamedTuple):
@@ -32,6 +31,7 @@ class Rows(NamedTuple):
         upper_row: likewise.
         lower_start: `(m + 1,)` where the columns of the factor begin.
         order: `(m,)` the row that is eliminated k-th.
+        dense: whether the factor is stored in full; then the upper triangle stands in `(m, m)`, row by row.
     """
 
     m: int
@@ -47,6 +47,7 @@ class Rows(NamedTuple):
     upper_row: np.ndarray
     lower_start: np.ndarray
     order: np.ndarray
+    dense: bool
 
 
 class Factor(NamedTuple):
@@ -60,12 +61,11 @@ class Factor(NamedTuple):
 
 
 @compiled
-@no_type_check
 def room(rows):
     """An empty factor."""
     size = rows.lower_start[rows.m]
     return Factor(
-        np.empty(rows.upper_start[rows.m]),
+        np.empty(rows.m * rows.m if rows.dense else rows.upper_start[rows.m]),
         np.zeros((4, rows.m), np.int64),
         np.empty(size, np.int64),
         np.empty(size),
@@ -74,7 +74,6 @@ def room(rows):
 
 
 @compiled
-@no_type_check
 def multiply(rows, x, out):
     """`out = R x`."""
     out[:] = 0.0
@@ -86,7 +85,6 @@ def multiply(rows, x, out):
 
 
 @compiled
-@no_type_check
 def multiply_transposed(rows, y, out):
     """`out = R^T y`."""
     for j in range(rows.n):
@@ -97,7 +95,6 @@ def multiply_transposed(rows, y, out):
 
 
 @compiled
-@no_type_check
 def weigh(rows, weights, diagonal, factor):
     """Assemble `R W R^T + diag`."""
     upper, place, product = factor.upper, rows.pair_place, rows.pair_product
@@ -113,9 +110,14 @@ def weigh(rows, weights, diagonal, factor):
 
 
 @compiled
-@no_type_check
 def leave_out(rows, kept, factor):
     """Replace the rows and columns of the assembled matrix that are not kept by those of the identity."""
+    if rows.dense:
+        for k in range(rows.m):
+            for i in range(k, rows.m):
+                if not kept[k] or not kept[i]:
+                    factor.upper[k * rows.m + i] = 1.0 if i == k else 0.0
+        return
     for k in range(rows.m):
         whole = kept[rows.order[k]]
         for p in range(rows.upper_start[k], rows.upper_start[k + 1]):
@@ -125,9 +127,50 @@ def leave_out(rows, kept, factor):
 
 
 @compiled
-@no_type_check
+def factorise_dense(upper, pivot):
+    """Eliminate row by row: each row, divided by its pivot, is subtracted from those after it."""
+    m = len(pivot)
+    for k in range(m):
+        pivot[k] = upper[k, k]
+    whole = pivot.copy()
+    for k in range(m):
+        rest = upper[k, k]
+        pivot[k] = rest if rest > _DEPENDENT * whole[k] else np.inf
+        row = upper[k]
+        for i in range(k + 1, m):
+            scaled = row[i] / pivot[k]
+            if scaled != 0.0:
+                subtract(upper[i, i:], scaled, row[i:])
+
+
+@compiled
+def subtract(target, scale, row):
+    """`target -= scale row`: from the first entry on, so that it is vectorised."""
+    for j in range(len(row)):
+        target[j] -= scale * row[j]
+
+
+@compiled
+def solve_dense(upper, pivot, right, out):
+    """Two substitutions with the rows of `factorise_dense`."""
+    m = len(pivot)
+    out[:] = right
+    for k in range(m):
+        out[k] /= pivot[k]
+        subtract(out[k + 1 :], out[k], upper[k, k + 1 :])
+    for k in range(m - 1, -1, -1):
+        row, v = upper[k], 0.0
+        for i in range(k + 1, m):
+            v += row[i] * out[i]
+        out[k] -= v / pivot[k]
+
+
+@compiled
 def factorise(rows, factor):
     """Factorise what was assembled."""
+    if rows.dense:
+        factorise_dense(factor.upper.reshape(rows.m, rows.m), factor.pivot)
+        return
     parent, flag, count, pattern = factor.work[0], factor.work[1], factor.work[2], factor.work[3]
     upper, lower_row, lower, pivot = factor.upper, factor.row, factor.value, factor.pivot
     lower_start = rows.lower_start
@@ -172,9 +215,11 @@ def factorise(rows, factor):
 
 
 @compiled
-@no_type_check
 def solve(rows, factor, right, out):
     """`out` becomes the solution for a right-hand side, zero on the rows that were left out."""
+    if rows.dense:
+        solve_dense(factor.upper.reshape(rows.m, rows.m), factor.pivot, right, out)
+        return
     count, lower_row, lower, start = factor.work[2], factor.row, factor.value, rows.lower_start
     x = np.empty(rows.m)
     for i in range(rows.m):

@@ -11,23 +11,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from implicit_l2o._numba import require_numba
 from implicit_l2o.linear_program.normal_equations import normal_equations
 from implicit_l2o.linear_program.program import LinearProgram
 from implicit_l2o.linear_program.standard_form import as_csr
 
 _ACCURACY = 1e-10  # of the optimality conditions, relative to the right-hand side; rows have norm one
-_ROUNDING = 64 * np.finfo(np.float64).eps
 _WARM_STEPS = 40
-
-
-def require_numba() -> None:
-    """Raise an `ImportError` in one line where the compiled methods cannot run."""
-    try:
-        import numba  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            "LPLayer(polish=True) compiles its solver with numba: pip install implicit_l2o[exact]"
-        ) from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,13 +70,13 @@ class ExactSolver:
         lp: the program; it has rows.
 
     Raises:
-        ImportError: numba is not installed.
+        ModuleNotFoundError: numba is not installed.
     """
 
     def __init__(self, lp: LinearProgram) -> None:
         import scipy.sparse as sp
 
-        require_numba()
+        require_numba("LPLayer(polish=True)")
         blocks = [as_csr(A) for A in (lp.A_eq, lp.A_ub) if A is not None]
         self.rows, self.norms = normal_equations(sp.vstack(blocks), lp.m_eq)
 
@@ -106,10 +96,7 @@ class ExactSolver:
         x, y = np.zeros((batch, self.rows.n)), np.zeros((batch, self.rows.m))
         steps = np.full(batch, -1)
         finite = np.isfinite(numbers.c).all(1) & np.isfinite(numbers.b).all(1)
-        tolerance = np.maximum(
-            _ACCURACY * np.abs(numbers.b).max(1).clip(1e-3),
-            _ROUNDING * np.abs(numbers.c).max(1, initial=0.0) / numbers.gamma,
-        )
+        tolerance = np.broadcast_to(_ACCURACY * np.abs(numbers.b).max(1).clip(1e-3), batch).copy()
         if y0 is not None:
             y[:] = y0
             solve_warm(self.rows, *numbers.arguments, tolerance, _WARM_STEPS, x, y, steps)

@@ -13,13 +13,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from implicit_l2o._numba import require_numba
 from implicit_l2o._solution import Solution, Status
 from implicit_l2o.backward.base import AbstractBackward
 from implicit_l2o.backward.implicit import Implicit
 from implicit_l2o.backward.jfb import JFB
 from implicit_l2o.certificates.base import Inference
 from implicit_l2o.layer import OnFailure, report, solve
-from implicit_l2o.linear_program.exact import ExactSolver, require_numba
+from implicit_l2o.linear_program.exact import ExactSolver
 from implicit_l2o.linear_program.polish import ExactRule, JFBRule, Polished, distance, lift, multipliers
 from implicit_l2o.linear_program.program import LinearProgram
 from implicit_l2o.linear_program.standard_form import Rows, StandardForm
@@ -64,7 +65,7 @@ class LPLayer(nn.Module):
 
     Raises:
         ValueError: an option is out of its range; the equations contradict each other.
-        ImportError: `polish=True` without numba.
+        ModuleNotFoundError: `polish=True` without numba.
 
     Example:
         >>> import torch, implicit_l2o as il2o
@@ -92,7 +93,7 @@ class LPLayer(nn.Module):
         if not isinstance(lp, LinearProgram):
             raise TypeError(f"LPLayer takes a LinearProgram; got {type(lp).__name__}.")
         if polish:
-            require_numba()
+            require_numba("LPLayer(polish=True)")
         self.lp = lp
         self.polish = polish
         self.gamma = gamma

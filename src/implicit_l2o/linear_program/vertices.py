@@ -25,6 +25,7 @@ class VertexWatch:
 
     calls: int = 0
 
+    @torch.no_grad()
     def __call__(self, solution: Solution, form: StandardForm, gamma: float) -> None:
         """Count a batch, and look at it if its turn has come."""
         self.calls += 1

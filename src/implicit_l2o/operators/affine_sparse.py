@@ -4,6 +4,7 @@ Davis, Direct Methods for Sparse Linear Systems (2006), chapters 4 and 5; SuperL
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, final
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from implicit_l2o.operators._conjugate_gradient import conjugate_gradient
 from implicit_l2o.operators._factor import AbstractAffineFactor
 from implicit_l2o.operators._linear_map import linear_map
 from implicit_l2o.operators._sparse import SparseMatrix
@@ -22,6 +24,7 @@ _DEPENDENT = 1e-10
 _NUDGE = 1e-15  # relative to the unit diagonal: keeps SuperLU from meeting an exact zero pivot
 _QUIET = np.errstate(invalid="ignore")  # NaN and infinity stay in their sample, as in torch, and are no warning
 _SMALL = 400  # rows up to which one dense product with (A A^T)^{-1} beats two triangular solves (measured, CPU)
+_ITERATIVE = 16  # relative residual of the conjugate gradients, in units of the dtype's precision
 _CHUNK = 256  # dependent rows expressed at a time: bounds the dense work space
 
 
@@ -34,9 +37,9 @@ class IllConditionedRows(ValueError):
 class SparseRows(AbstractAffineFactor):
     """A sparse factor of `A A^T`, without the dependent rows.
 
-    For few rows a projection multiplies by the inverse of `A A^T`, stored. For many its triangular solves run on the HOST
-    in float64 (SciPy's SuperLU) whatever the device of `x`; on an accelerator each projection then copies `(B, m)` numbers
-    to the host and back. Products with `A` run on the device of `x`.
+    For few rows a projection multiplies by the inverse of `A A^T`, stored. For many, on the CPU its triangular solves run in
+    float64 (SciPy's SuperLU); on an accelerator, where they would wait for the host, conjugate gradients solve
+    `A A^T y = A x` by products with `A` alone, to the precision of the dtype. `A^+ b` is solved for on the host in any case.
     """
 
     matrix: Any  # SciPy CSR (m, n), as given
@@ -48,6 +51,7 @@ class SparseRows(AbstractAffineFactor):
     rows: Any  # SciPy CSR, float64: the independent rows again
     gram: Any  # SuperLU factor of rows @ rows.T
     inverse: Tensor | None  # of rows @ rows.T, where that is small and well conditioned for its dtype
+    iterative: bool  # whether projections solve by conjugate gradients
     relations: Any  # SciPy CSC (m, m - rank): each column is a combination of the scaled rows of A that vanishes
     relations_gram: Any  # SuperLU factor of those relations, in the units of A; None where there are none
 
@@ -55,7 +59,8 @@ class SparseRows(AbstractAffineFactor):
         return self  # immutable, and SuperLU factors cannot be copied
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return sparse_factor, (self.matrix, self.like.dtype, self.like.device)  # factorised again where it is loaded
+        # Factorised again where it is loaded.
+        return partial(sparse_factor, iterative=self.iterative), (self.matrix, self.like.dtype, self.like.device)
 
     @property
     def like(self) -> Tensor:
@@ -89,8 +94,16 @@ class SparseRows(AbstractAffineFactor):
     def _null(self, x: Tensor) -> Tensor:
         if self.inverse is not None:
             return x - self.sparse.rmatvec(self.sparse.matvec(x) @ self.inverse)
+        if self.iterative:
+            return x - self.sparse.rmatvec(self._iterate(self.sparse.matvec(x)))
         y = _host(self.sparse.matvec(x))
         return x - self.sparse.rmatvec(_device(self.gram.solve(y.T).T, x))
+
+    def _iterate(self, right: Tensor) -> Tensor:
+        tolerance = _ITERATIVE * torch.finfo(right.dtype).eps
+        return conjugate_gradient(
+            lambda y: self.sparse.matvec(self.sparse.rmatvec(y)), right, tolerance=tolerance, max_steps=10 * self.rank
+        )
 
     @_QUIET
     def _pinv(self, b: Tensor) -> Tensor:
@@ -114,7 +127,14 @@ class SparseRows(AbstractAffineFactor):
         return y - (self.relations @ self.relations_gram.solve(along.T)).T / self.scale
 
 
-def sparse_factor(matrix: Any, dtype: torch.dtype, device: torch.device | str, *, accuracy: float = 1e-6) -> SparseRows:
+def sparse_factor(
+    matrix: Any,
+    dtype: torch.dtype,
+    device: torch.device | str,
+    *,
+    accuracy: float = 1e-6,
+    iterative: bool | None = None,
+) -> SparseRows:
     """Factorise a SciPy CSR matrix (m, n), float64.
 
     Args:
@@ -122,6 +142,7 @@ def sparse_factor(matrix: Any, dtype: torch.dtype, device: torch.device | str, *
         dtype: in which products with it are computed.
         device: where they are.
         accuracy: relative error of a solve with `A A^T` that is accepted; its condition number times the rounding.
+        iterative: whether projections solve by conjugate gradients; None: on an accelerator, without a stored inverse.
 
     Raises:
         ValueError: the matrix is zero.
@@ -143,6 +164,9 @@ def sparse_factor(matrix: Any, dtype: torch.dtype, device: torch.device | str, *
     if len(dropped):
         weighted = relations.multiply(1 / scale[:, None])
         relations_gram = _factor(weighted.T @ weighted)
+    inverse = None if iterative else _inverse(rows, dtype, device)
+    if iterative is None:
+        iterative = inverse is None and torch.device(device).type != "cpu"
     return SparseRows(
         matrix=matrix,
         shape=matrix.shape,
@@ -152,7 +176,8 @@ def sparse_factor(matrix: Any, dtype: torch.dtype, device: torch.device | str, *
         scale=scale,
         rows=rows,
         gram=gram,
-        inverse=_inverse(rows, dtype, device),
+        inverse=inverse,
+        iterative=iterative,
         relations=relations,
         relations_gram=relations_gram,
     )

@@ -1,4 +1,8 @@
-"""Numba comes with an extra, so the kernels are compiled, and numba imported, when a decoder is first used."""
+"""Numba comes with an extra, so it is imported by the modules of kernels, which are imported where they are first used.
+
+A leaf of the import graph. Machine code is kept beside a kernel's file and renewed when that file changes, but not when a
+kernel that it calls changes in another file: `make clean` after that.
+"""
 
 import functools
 import inspect
@@ -26,4 +30,4 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """
     import numba
 
-    return numba.njit(cache=True, nogil=True)(inspect.unwrap(function))
+    return numba.njit(cache=True, nogil=True, error_model="numpy")(inspect.unwrap(function))

@@ -1,0 +1,1 @@
+"""Measurements behind the tables, each `python -m benchmarks.NAME`."""
