@@ -8,6 +8,7 @@ validation samples say how many of them have an exact gradient at all, how far i
 """
 
 import argparse
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -237,8 +238,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", nargs="*", default=[], help="of the variations, by name")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    command = f"python -m implicit_l2o.applications.shortest_path.backward_study --side {options.side}"
-    record: dict[str, Any] = {"command": command, "side": options.side, "seeds": options.seeds, "machine": machine()}
+    command = ["python", "-m", "implicit_l2o.applications.shortest_path.backward_study", "--side", str(options.side)]
+    command += ["--epochs", str(options.epochs), "--seeds", *map(str, options.seeds)]
+    command += ["--only", *options.only] if options.only else []
+    record: dict[str, Any] = {"command": shlex.join(command), "side": options.side, "seeds": options.seeds}
+    record["machine"] = machine()
     record["trainings"] = []
     for training in study(options.side, options.seeds, options.epochs, options.only):
         record["trainings"].append(training)

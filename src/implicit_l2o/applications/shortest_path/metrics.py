@@ -103,9 +103,7 @@ def path_metrics() -> dict[str, Metric]:
     return {"regret": NormalizedRegret(), "expected_excess": ExpectedExcess()}
 
 
-def update_metrics(
-    metrics: MetricCollection, grid: Grid, x: Float[Tensor, "B arcs"], batch: Sequence[Tensor]
-) -> None:
+def update_metrics(metrics: MetricCollection, grid: Grid, x: Float[Tensor, "B arcs"], batch: Sequence[Tensor]) -> None:
     """Price decisions `x` on a batch `(contexts, paths, costs, mean_costs)`."""
     _, paths, costs, mean_costs = batch
     best_expected = grid.shortest_paths(mean_costs)
