@@ -8,7 +8,8 @@ from implicit_l2o.linear_program._interior_point import begin, interior_point
 from implicit_l2o.linear_program._ldl import factorise, multiply, multiply_transposed, room, solve, weigh
 
 # The central path is followed to the first of these, and further where Newton does not end from there.
-_PATH = (1e-5, 1e-8, 1e-10)
+# With equations alone the line search ends from farther away.
+_PATH = (1e-3, 1e-5, 1e-8, 1e-10)
 _PATH_STEPS = 100
 _NEWTON_STEPS = 12
 _SEARCH_STEPS = 200
@@ -64,6 +65,8 @@ def solve_cold(rows, b, c, lower, upper, gamma, tolerance, wanted, x, y, steps):
         taken, ended = 0, -1
         exact = np.empty(n)
         for accuracy in _PATH:
+            if m > rows.m_eq and accuracy == _PATH[0]:
+                continue
             on_path = interior_point(
                 rows, factor, right, c[k], low, high, gamma, accuracy, _PATH_STEPS, point, of_x, of_cost
             )

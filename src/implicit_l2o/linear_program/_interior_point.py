@@ -112,7 +112,7 @@ def interior_point(rows, factor, b, c, lower, upper, gamma, tolerance, most, poi
             diagonal[i] = -slack[i] / y[i]
         weigh(rows, weight, diagonal, factor)
         factorise(rows, factor)
-        center = 0.0
+        center, longest = 0.0, np.inf
         for corrector in range(2):
             for j in range(n):
                 g = dual[j]
@@ -129,7 +129,7 @@ def interior_point(rows, factor, b, c, lower, upper, gamma, tolerance, most, poi
                     load[i] += (center - corrector * e_slack[i]) / y[i] + slack[i]
             solve(rows, factor, load, dy)
             multiply_transposed(rows, dy, price)
-            longest = 1e300
+            longest = np.inf
             for j in range(n):
                 d = weight[j] * (price[j] + target[j])
                 dx[j] = d

@@ -30,7 +30,7 @@ def normal_equations(matrix: Any, m_eq: int) -> "tuple[Rows, np.ndarray]":
     R = sp.csc_array(R.multiply(1 / norms[:, None]))
     R.eliminate_zeros()
     R.sort_indices()
-    m, n = R.shape
+    m, n = matrix.shape
     place_of, pairs, upper, counts = min(
         (_eliminated(R, place_of) for place_of in _orders(R, m_eq)), key=lambda found: np.square(found[3]).sum()
     )
@@ -68,7 +68,7 @@ def _orders(R: Any, m_eq: int) -> Iterator[np.ndarray]:
     import scipy.sparse as sp
     from scipy.sparse.linalg import splu
 
-    m, n = R.shape
+    m, n = matrix.shape
     pattern = R.copy()
     pattern.data = np.ones_like(pattern.data)
     dominant = (pattern @ pattern.T + 1e3 * n * sp.identity(m)).tocsc()  # so that nothing is pivoted
