@@ -23,7 +23,13 @@ from matplotlib.figure import Figure
 
 from implicit_l2o.applications.shortest_path import Floor, PathData, PathTask, TwoStageTask
 from implicit_l2o.applications.shortest_path.metrics import NormalizedRegret
-from implicit_l2o.applications.shortest_path.model import FlowModel, Perturbation, cost_network, decide
+from implicit_l2o.applications.shortest_path.model import (
+    Perturbation,
+    cost_network,
+    decide,
+    path_layer,
+    path_program,
+)
 from implicit_l2o.training import (
     AbstractData,
     Calibration,
@@ -129,7 +135,7 @@ def test_a_run_has_data_of_its_own(monkeypatch):
         (lambda: generate(train=0), "train >= 1; got train=0"),
         (lambda: Grid(3).shortest_paths(torch.ones(2, 5)), r"shape \(B, 12\); got \(2, 5\)"),
         (lambda: Grid(2).shortest_paths(torch.tensor([[1.0, 1.0, float("nan"), 1.0]])), "finite costs"),
-        (lambda: FlowModel(Grid(2), gamma=0.0), "gamma > 0; got gamma=0.0"),
+        (lambda: path_layer(path_program(Grid(2)), gamma=0.0), "gamma > 0; got gamma=0.0"),
         (lambda: PathTask(tolerance=0.0), "tolerance > 0; got tolerance=0.0"),
         (lambda: PathTask(training_tolerance=-1.0), "training_tolerance > 0; got -1.0"),
         (lambda: PathTask(perturbation=-0.5), "scale >= 0; got scale=-0.5"),
@@ -200,7 +206,7 @@ def test_the_layer_solves_the_quadratic_program():
     """The variational inequality `<w + gamma x, p - x> >= 0` for every flow `p`; the worst `p` is a shortest path."""
     grid = Grid(4)
     w = torch.rand(10, grid.n_arcs) * 2
-    x = FlowModel(grid, gamma=0.5, tolerance=1e-5).layer(torch.nn.Identity())(w).x
+    x = path_layer(path_program(grid), gamma=0.5, tolerance=1e-5)(w).x
     A, b = grid.flow_constraints()
     torch.testing.assert_close(x @ A.T, b.expand(10, -1), atol=1e-4, rtol=0.0)
     assert (x >= 0).all()
@@ -211,8 +217,7 @@ def test_the_layer_solves_the_quadratic_program():
 def test_a_small_gamma_gives_the_shortest_path():
     grid = Grid(3)
     w = torch.rand(20, grid.n_arcs)
-    flow = FlowModel(grid, gamma=1e-3, tolerance=1e-4)
-    x = flow.layer(torch.nn.Identity())(w).x
+    x = path_layer(path_program(grid), gamma=1e-3, tolerance=1e-4)(w).x
     cost = (x * w).sum(1)
     torch.testing.assert_close(cost, (grid.shortest_paths(w) * w).sum(1), atol=0.02, rtol=0.0)
 
@@ -220,7 +225,7 @@ def test_a_small_gamma_gives_the_shortest_path():
 @pytest.mark.parametrize("side", [2, 3, 5, 20])
 def test_the_step_allows_the_relaxation_on_every_grid(side):
     grid = Grid(side)
-    solution = FlowModel(grid, gamma=3.0).layer(torch.nn.Identity())(torch.rand(4, grid.n_arcs))
+    solution = path_layer(path_program(grid), gamma=3.0)(torch.rand(4, grid.n_arcs))
     assert bool(solution.converged.all())
 
 
@@ -275,7 +280,7 @@ def test_the_copies_of_a_context_are_averaged():
 
 def test_a_checkpoint_holds_the_network_once():
     names = list(PathTask(side=3).state_dict())
-    assert names == [f"model.encoder.{layer}.{part}" for layer in (0, 2) for part in ("weight", "bias")]
+    assert names == [f"model.{layer}.{part}" for layer in (0, 2) for part in ("weight", "bias")]
 
 
 # --- metric, answer and baselines ---
@@ -315,7 +320,7 @@ def test_the_error_is_the_extra_cost_of_the_decision():
 
 @pytest.mark.bad_input
 def test_the_floor_is_of_paths_alone():
-    with pytest.raises(TypeError, match="a baseline of PathTask; got TwoStageTask"):
+    with pytest.raises(TypeError, match="a baseline of PathTask and CostPathTask; got TwoStageTask"):
         Floor().prepare(TwoStageTask(side=3), SMALL(), name="floor", progress=False)
 
 

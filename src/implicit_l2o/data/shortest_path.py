@@ -6,6 +6,7 @@ form of PyEPO (B. Tang and E. B. Khalil, Math. Prog. Comp. 16 (2024)), whose ran
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,20 +58,28 @@ class Grid:
                 rows.append(np.stack([node[i], node[i + 1]], axis=1))
         return np.concatenate(rows)
 
-    def flow_constraints(self) -> tuple[Float[Tensor, "rows arcs"], Float[Tensor, " rows"]]:
-        """`A` and `b` with `{x >= 0, A x = b}` the unit flows from the first node to the last, one row a node.
+    def incidence(self) -> Any:
+        """The incidence matrix as SciPy CSR, `(nodes, arcs)`: -1 at an arc's tail and +1 at its head."""
+        import scipy.sparse as sp
 
-        `A` is the incidence matrix, -1 at an arc's tail and +1 at its head; its rows sum to zero, so its rank is one less
-        than the number of nodes.
-        """
-        A = torch.zeros(self.side**2, self.n_arcs)
-        column = torch.arange(self.n_arcs)
-        tails, heads = torch.from_numpy(self.arcs).unbind(1)
-        A[tails, column] = -1.0
-        A[heads, column] = 1.0
+        column = np.arange(self.n_arcs)
+        ones = np.ones(self.n_arcs)
+        nodes = np.concatenate([self.arcs[:, 0], self.arcs[:, 1]])
+        entries = (np.concatenate([-ones, ones]), (nodes, np.tile(column, 2)))
+        return sp.csr_array(entries, shape=(self.side**2, self.n_arcs))
+
+    def supply(self) -> Float[Tensor, " nodes"]:
+        """The right-hand side of a unit flow: -1 at the first node, +1 at the last."""
         b = torch.zeros(self.side**2)
         b[0], b[-1] = -1.0, 1.0
-        return A, b
+        return b
+
+    def flow_constraints(self) -> tuple[Float[Tensor, "rows arcs"], Float[Tensor, " rows"]]:
+        """`A` and `b` with `{x >= 0, A x = b}` the unit flows from the first node to the last, one row a node; dense.
+
+        Its rows sum to zero, so the rank of `A` is one less than the number of nodes.
+        """
+        return torch.from_numpy(self.incidence().toarray()).float(), self.supply()
 
     def shortest_paths(self, costs: Float[Tensor, "B arcs"]) -> Float[Tensor, "B arcs"]:
         """The cheapest path of every sample as a 0/1 vector over the arcs: `argmin {c.x : A x = b, x >= 0}`.
@@ -234,11 +243,49 @@ def generate(
         train + validation + test, n_arcs=grid.n_arcs, features=features, degree=degree, noise=noise, seed=seed
     )
     contexts, costs, mean_costs = (torch.from_numpy(array).to(torch.float32) for array in drawn)
-    paths = grid.shortest_paths(costs)
-    splits = [
-        Sample(*parts)
-        for parts in zip(
-            *(tensor.split([train, validation, test]) for tensor in (contexts, costs, mean_costs, paths)), strict=True
-        )
-    ]
+    fields = (contexts, costs, mean_costs, grid.shortest_paths(costs))
+    return _split(grid, fields, [train, validation, test])
+
+
+def generate_linear(
+    *, side: int = 50, train: int = 200, validation: int = 50, test: int = 200, features: int = 5, seed: int = 0
+) -> ShortestPathData:
+    """Costs that are linear in the context, without noise, on a `side x side` grid: `c = W d`, in float32, solved exactly.
+
+    Every entry of `W` and of the contexts is uniform on [0, 1]. As nothing is random given the context, the floor of the
+    regret is zero.
+
+    Args:
+        side: nodes along one side of the grid.
+        train: training samples.
+        validation: validation samples.
+        test: test samples.
+        features: length of a context.
+        seed: of the data.
+
+    Raises:
+        ValueError: a count is below 1.
+
+    Source: D. McKenzie, S. Wu Fung and H. Heaton, Faster Predict-and-Optimize with Davis-Yin Splitting, preprint (2023),
+        section 5: `w = W d` on grids up to 100x100.
+
+    Example:
+        >>> from implicit_l2o.data.shortest_path import generate_linear
+        >>> data = generate_linear(side=3, train=8, validation=4, test=4)
+        >>> data.train.costs.shape, bool((data.train.costs == data.train.mean_costs).all())
+        (torch.Size([8, 12]), True)
+    """
+    for name, value in (("train", train), ("validation", validation), ("test", test), ("features", features)):
+        if value < 1:
+            raise ValueError(f"generate_linear needs {name} >= 1; got {name}={value}.")
+    grid, random = Grid(side), np.random.default_rng(seed)
+    W = random.uniform(size=(grid.n_arcs, features)).astype(np.float32)
+    contexts = torch.from_numpy(random.uniform(size=(train + validation + test, features)).astype(np.float32))
+    costs = contexts @ torch.from_numpy(W).T
+    return _split(grid, (contexts, costs, costs, grid.shortest_paths(costs)), [train, validation, test])
+
+
+def _split(grid: Grid, fields: tuple[Tensor, ...], sizes: list[int]) -> ShortestPathData:
+    """The fields of all samples as the three splits."""
+    splits = [Sample(*parts) for parts in zip(*(field.split(sizes) for field in fields), strict=True)]
     return ShortestPathData(grid, *splits)

@@ -94,6 +94,10 @@ class AbstractTask(pl.LightningModule):
         """What the loss sees, where it is not `infer`: perturbed or augmented data, a looser tolerance."""
         return self.infer(d)
 
+    def validation_inference(self, d: Tensor) -> il2o.Inference:
+        """What the metrics see on validation data, where `infer` takes long and they need less; by default `infer`."""
+        return self.infer(d)
+
     def update(self, metrics: MetricCollection, inference: il2o.Inference, batch: Sequence[Tensor]) -> None:
         """Add a batch to the metrics; by default the answers against `batch[1]`."""
         metrics.update(self.answer(inference), batch[1])
@@ -228,8 +232,12 @@ class AbstractTask(pl.LightningModule):
         # A float: of integers Lightning rounds the mean over the processes down, and the loss would be too large.
         size: Any = float(len(batch[0]))
         self.log("val/loss", self.loss(inference, batch), batch_size=size, sync_dist=True)
-        if type(self).training_inference is not AbstractTask.training_inference:
-            inference = self.infer(batch[0])
+        own = type(self)
+        if (own.training_inference, own.validation_inference) != (
+            AbstractTask.training_inference,
+            AbstractTask.validation_inference,
+        ):
+            inference = self.validation_inference(batch[0])
         self.update(self._collection("val"), inference, batch)
 
     @final

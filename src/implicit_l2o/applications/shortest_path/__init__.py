@@ -1,6 +1,12 @@
-"""Shortest paths on a grid from contexts alone, learned from solutions by Davis-Yin and JFB."""
+"""Shortest paths on a grid from contexts alone, learned from solutions or from costs by Davis-Yin and JFB."""
 
 from implicit_l2o.applications.shortest_path.baselines import Floor as Floor
+from implicit_l2o.applications.shortest_path.baselines import Polynomial as Polynomial
 from implicit_l2o.applications.shortest_path.baselines import TwoStageTask as TwoStageTask
+from implicit_l2o.applications.shortest_path.costs import CostPathTask as CostPathTask
+from implicit_l2o.applications.shortest_path.data import LinearPathData as LinearPathData
 from implicit_l2o.applications.shortest_path.data import PathData as PathData
+from implicit_l2o.applications.shortest_path.peers import CvxpyTask as CvxpyTask
+from implicit_l2o.applications.shortest_path.peers import PyEPOTask as PyEPOTask
+from implicit_l2o.applications.shortest_path.peers import TimedTraining as TimedTraining
 from implicit_l2o.applications.shortest_path.task import PathTask as PathTask

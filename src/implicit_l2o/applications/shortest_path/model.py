@@ -5,9 +5,6 @@ Regularization and Davis-Yin Splitting, TMLR (2024), sections 3 and 4. `A x = b,
 grid; without the quadratic term the answer would be the shortest path, piecewise constant in `w`, with no gradient.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -68,73 +65,40 @@ class Perturbation(nn.Module):
         return w + self.scale * torch.randn_like(w) if self.scale else w
 
 
-@dataclass(frozen=True, eq=False)
-class FlowModel:
-    """The layer's problem on one grid: builds the splitting for costs `w`, with the constraints factored once a device.
+def path_program(grid: Grid) -> il2o.LinearProgram:
+    """The unit flows through the grid, `{x >= 0 : A x = b}`; its vertices are the paths.
+
+    Example:
+        >>> from implicit_l2o.applications.shortest_path.model import path_program
+        >>> from implicit_l2o.data.shortest_path import Grid
+        >>> path_program(Grid(3)).n
+        12
+    """
+    return il2o.LinearProgram(A_eq=grid.incidence(), b_eq=grid.supply())
+
+
+def path_layer(
+    program: il2o.LinearProgram,
+    *,
+    gamma: float = 1.0,
+    tolerance: float = 1e-4,
+    backward: il2o.AbstractBackward | None = None,
+) -> il2o.LPLayer:
+    """The layer `w -> x(w)`.
 
     Args:
-        grid: the graph.
+        program: of `path_program`.
         gamma: of the quadratic term, positive; with costs of order 1 a value near 1 trains best.
-        tolerance: of an inference, absolute, on `|T(z) - z|`, which bounds the distance of `x` to `{A x = b}`.
-        relaxation: of the iteration.
+        tolerance: absolute, on `|T(z) - z|`, which bounds the distance of `x` to `{A x = b}`.
+        backward: None takes `JFB()`.
 
     Raises:
         ValueError: `gamma` or the tolerance is not positive.
     """
-
-    grid: Grid
-    gamma: float = 1.0
-    tolerance: float = 1e-4
-    relaxation: float = 1.7
-    _flows: dict[tuple[torch.device, torch.dtype], il2o.AffineSet] = field(init=False, repr=False, default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for name in ("gamma", "tolerance"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"FlowModel needs {name} > 0; got {name}={getattr(self, name)}.")
-
-    def flows(self, like: Tensor) -> il2o.AffineSet:
-        """`{x : A x = b}`, factored once for each device and dtype."""
-        key = like.device, like.dtype
-        if key not in self._flows:
-            self._flows[key] = il2o.AffineSet(*(tensor.to(like) for tensor in self.grid.flow_constraints()))
-        return self._flows[key]
-
-    def cost(self, w: Float[Tensor, "B arcs"]) -> il2o.QuadraticCost:
-        """`w.x + gamma |x|^2 / 2`."""
-        return il2o.QuadraticCost(linear=w, diagonal=self.gamma)
-
-    def __call__(self, w: Float[Tensor, "B arcs"]) -> il2o.DavisYin:
-        """`T(z) = z - P1(z) + P2(2 P1(z) - z - step (w + gamma P1(z)))`, `P1` onto `x >= 0`, `P2` onto `A x = b`."""
-        problem = il2o.Problem(F=self.cost(w), g=il2o.NonnegativeOrthant(), h=self.flows(w))
-        # 2 / (gamma side) needed the fewest iterations on sides 5 to 100; the bound keeps a relaxation of 1.7 safe.
-        return il2o.DavisYin(problem, step=2.0 / (self.gamma * max(self.grid.side, 4)))
-
-    def layer(
-        self,
-        encoder: nn.Module,
-        *,
-        tolerance: float | None = None,
-        backward: il2o.AbstractBackward | None = None,
-        certificates: Sequence[il2o.Certificate] = (),
-    ) -> il2o.ImplicitLayer:
-        """The network `d -> x(d)`.
-
-        Args:
-            encoder: `d -> w`.
-            tolerance: None takes that of an inference; training does with a looser one.
-            backward: None takes `JFB()`.
-            certificates: checked by `infer`.
-        """
-        stopping = il2o.Stopping(atol=self.tolerance if tolerance is None else tolerance, rtol=0.0, max_steps=2000)
-        return il2o.ImplicitLayer(
-            encoder,
-            build=self,
-            x0=torch.zeros_like,
-            solver=il2o.KrasnoselskiiMann(stopping, relaxation=self.relaxation),
-            backward=backward,
-            certificates=certificates,
-        )
+    for name, value in (("gamma", gamma), ("tolerance", tolerance)):
+        if not value > 0:
+            raise ValueError(f"path_layer needs {name} > 0; got {name}={value}.")
+    return il2o.LPLayer(program, gamma=gamma, tolerance=tolerance, max_steps=2000, backward=backward)
 
 
 def decide(grid: Grid, inference: il2o.Inference) -> Float[Tensor, "B arcs"]:
@@ -142,11 +106,11 @@ def decide(grid: Grid, inference: il2o.Inference) -> Float[Tensor, "B arcs"]:
 
     Args:
         grid: the graph.
-        inference: of a `FlowModel`'s layer.
+        inference: of a `path_layer`.
 
     Raises:
         ValueError: the inference carries no problem.
-        TypeError: its problem is not that of a `FlowModel`.
+        TypeError: its problem is not that of a `path_layer`.
     """
     cost = inference.need_problem("decide").F
     if not (isinstance(cost, il2o.QuadraticCost) and isinstance(cost.linear, Tensor)):

@@ -1,23 +1,15 @@
 """Training the path model from solutions alone: the costs that came true never enter, not even to choose the epoch."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, final
+from collections.abc import Sequence
+from typing import Literal, final
 
-import torch
-from jaxtyping import Float
-from matplotlib.figure import Figure
-from torch import Tensor, nn
-from torch.utils.data import TensorDataset
-from torchmetrics import Metric, MetricCollection
+from torch import Tensor
 
 import implicit_l2o as il2o
-from implicit_l2o.applications.shortest_path import figures
-from implicit_l2o.applications.shortest_path.certificates import CONSTRAINTS, VIOLATION, FlowOffPath
-from implicit_l2o.applications.shortest_path.metrics import NormalizedRegret
-from implicit_l2o.applications.shortest_path.model import FlowModel, Perturbation, cost_network, decide
-from implicit_l2o.data.shortest_path import Grid
-from implicit_l2o.losses import fenchel_young, normalized_regret, regret, solution_mse
-from implicit_l2o.training import About, AbstractTask, Optimization, Samples, Splits
+from implicit_l2o.applications.shortest_path.base import AbstractPathTask
+from implicit_l2o.applications.shortest_path.model import Perturbation, path_layer
+from implicit_l2o.losses import fenchel_young, solution_mse
+from implicit_l2o.training import About, Optimization
 
 _ABOUT = About(
     title="Shortest paths from contexts",
@@ -35,7 +27,7 @@ _ABOUT = About(
 
 
 @final
-class PathTask(AbstractTask):
+class PathTask(AbstractPathTask):
     """Shortest paths learned from solutions: a network predicts costs, and the layer answers with a flow under them.
 
     In training the predicted costs are perturbed (`Perturbation`), which smooths the decision. With `loss="solution"` the
@@ -87,20 +79,12 @@ class PathTask(AbstractTask):
             raise ValueError(f'loss must be "solution" or "fenchel_young"; got {loss!r}.')
         if not training_tolerance > 0:
             raise ValueError(f"PathTask needs training_tolerance > 0; got {training_tolerance}.")
-        flow = FlowModel(Grid(side), gamma, tolerance)
-        network = cost_network(features, flow.grid.n_arcs, hidden=hidden)
-        super().__init__(flow.layer(network, backward=backward, certificates=CONSTRAINTS), optimization=optimization)
-        self.flow = flow
+        super().__init__(
+            side=side, features=features, hidden=hidden, gamma=gamma, tolerance=tolerance, optimization=optimization
+        )
         self._loss = loss
         self._perturb = Perturbation(perturbation, copies=copies)
-        # From costs on, so that a checkpoint holds the network once.
-        self._solve = flow.layer(nn.Identity(), tolerance=training_tolerance, backward=backward)
-
-    @property
-    def network(self) -> nn.Module:
-        """`d -> w`, the predicted costs."""
-        assert isinstance(self.model, il2o.ImplicitLayer)
-        return self.model.encoder
+        self._solve = path_layer(self.program, gamma=gamma, tolerance=training_tolerance, backward=backward)
 
     def training_inference(self, d: Tensor) -> il2o.Inference:
         """The solutions under perturbed costs, `copies` for each context, one copy of the batch after another."""
@@ -116,96 +100,6 @@ class PathTask(AbstractTask):
             return fenchel_young(cost, inference.x, paths.repeat(copies, 1)).mean()
         return solution_mse(inference.x.unflatten(0, (copies, -1)).mean(0), paths).mean()
 
-    def metrics(self) -> Mapping[str, Metric]:
-        """The regret of the decisions."""
-        return {"regret": NormalizedRegret()}
-
-    def update(self, metrics: MetricCollection, inference: il2o.Inference, batch: Sequence[Tensor]) -> None:
-        """Price the decisions by the costs that came true."""
-        _, paths, costs, *_ = batch
-        metrics.update(self.answer(inference), costs, paths)
-
-    def answer(self, inference: il2o.Inference) -> Float[Tensor, "B arcs"]:
-        """The decision: the exact shortest path under the predicted costs; `x` itself where nothing was solved."""
-        return inference.x if inference.problem is None else decide(self.flow.grid, inference)
-
-    def error(self, inference: il2o.Inference, batch: Sequence[Tensor]) -> Float[Tensor, " B"] | None:
-        """What the decision costs above the best one, relative to it."""
-        if len(batch) < 3:
-            return None
-        _, paths, costs, *_ = batch
-        return regret(self.answer(inference), costs, paths) / (costs * paths).sum(1)
-
-    def constant(self, training: TensorDataset) -> Float[Tensor, " arcs"]:
-        """The path that shares the most arcs with those taken: of all paths the nearest on average, by the squared error.
-
-        It is the shortest path under minus the mean of the paths, since all paths of a grid have equally many arcs.
-        """
-        return self.flow.grid.shortest_paths(-training.tensors[1].mean(0, keepdim=True)).squeeze(0)
-
-    def measures(self) -> Sequence[il2o.AbstractMeasure]:
-        """How much of the flow leaves the decided path."""
-        return (FlowOffPath(self.flow.grid),)
-
     def about(self) -> About:
         """See the base."""
         return _ABOUT
-
-    @torch.no_grad()
-    def draw(self, figure: Figure, sample: Mapping[str, Tensor]) -> None:
-        """The predicted costs with both paths, and the flow."""
-        inference = self.infer(sample["inputs"].unsqueeze(0).to(self.device))
-        w = self.network(sample["inputs"].unsqueeze(0).to(self.device))
-        figures.example(figure, self.flow.grid, sample, costs=w[0].cpu(), flow=inference.x[0].cpu())
-
-    @torch.no_grad()
-    def figures(self, samples: Samples, splits: Splits) -> Mapping[str, tuple[Figure, str]]:
-        """Paths on the grid, what doubt costs, and the convergence of the inferences."""
-        contexts, _, _, mean_costs = samples.batch
-        flow = self.infer(contexts.to(self.device)).x.cpu()
-        floor = self.flow.grid.shortest_paths(mean_costs)
-        trace = _trace(self.flow, self.network(contexts.to(self.device)))
-        return {
-            "Paths": figures.paths(self.flow.grid, samples, flow),
-            "Doubt": figures.doubt(samples, floor),
-            "Residuals": figures.residuals(trace.cpu(), self.flow.tolerance),
-        }
-
-    def findings(self, samples: Samples, splits: Splits) -> Mapping[str, Any]:
-        """More on the regret, and the largest violation of the constraints.
-
-        `regret_floor` is that of the best possible predictor (see `Floor`), and `excess` what the model has above it.
-        `excess_expected` is the same on costs averaged over their noise, which that difference still contains.
-        `regret_by_certificate` is the regret of the inferences by their worst label, where there are any.
-        `max_constraint_violation` is Euclidean, in units of flow, over the converged inferences.
-        """
-        _, paths, costs, mean_costs = samples.batch
-        decided = samples.answer
-        best = self.flow.grid.shortest_paths(mean_costs)
-        floor = float(normalized_regret(best, costs, paths))
-        by_label = {label.name: samples.worst == label for label in il2o.Label}
-        violation = samples.values[:, samples.names.index(VIOLATION)]
-        converged = torch.ones_like(samples.worst, dtype=torch.bool)
-        if samples.status is not None:
-            converged = samples.status == il2o.Status.CONVERGED
-        return {
-            "regret_floor": floor,
-            "excess": float(normalized_regret(decided, costs, paths)) - floor,
-            "excess_expected": float(regret(decided, mean_costs, best).sum() / (costs * paths).sum()),
-            "regret_by_certificate": {
-                name: float(normalized_regret(decided[where], costs[where], paths[where]))
-                for name, where in by_label.items()
-                if bool(where.any())
-            },
-            "max_constraint_violation": float(violation[converged].max()) if bool(converged.any()) else None,
-        }
-
-
-def _trace(flow: FlowModel, w: Float[Tensor, "B arcs"]) -> Float[Tensor, "steps B"]:
-    """The residual of every inference at every iteration, past the tolerance."""
-    stopping = il2o.Stopping(atol=0.0, rtol=0.0, max_steps=figures.STEPS, check_every=1, trace=True)
-    solver = il2o.KrasnoselskiiMann(stopping, relaxation=flow.relaxation)
-    trace = il2o.solve(flow(w), torch.zeros_like(w), solver=solver).trace
-    if trace is None:
-        raise RuntimeError("the solve kept no trace although it was asked to.")
-    return trace
