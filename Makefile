@@ -60,10 +60,26 @@ bench: setup  ## measure again what the benchmarks write to results/ (the peers:
 
 SEEDED = $(BIN)/il2o run experiments/$(1).yaml --seeds $(2) --folder runs/$(1) --overwrite $(3) && $(BIN)/python scripts/keep.py runs/$(1)
 
+VARIED = $(BIN)/il2o run experiments/$(1).yaml --name $(2) --seeds $(3) --folder runs/$(2) --overwrite $(4) && $(BIN)/python scripts/keep.py runs/$(2)
+THREE = 0$(comma)1$(comma)2
+
 # Times are of a quiet machine only. MNIST is downloaded, or taken from a folder: make results MNIST="--data.folder DIR"
-results: setup  ## run the experiments of the tables again, about an hour, and fill the pages with their numbers
+results: setup  ## run the experiments of the tables again, some hours, and fill the pages with their numbers
 	$(call SEEDED,shortest_path_5x5,$(shell seq -s , 0 9),) --figures paths residuals
 	$(call SEEDED,shortest_path_variants,$(shell seq -s , 0 9),)
+	set -e; for side in 5 10 15 20 25 30; do $(call SEEDED,shortest_path_grid_$$side,$(THREE),); done
+	set -e; for side in 5 10 20; do for degree in 6 8; do \
+		$(call VARIED,shortest_path_costs_$$side,shortest_path_costs_$${side}_degree_$$degree,$(THREE),--data.degree $$degree); done; done
+	set -e; for side in 50 100; do $(call SEEDED,shortest_path_$${side}x$$side,$(THREE),); done
+	$(BIN)/python -m implicit_l2o.applications.shortest_path.backward_study --out results
+	$(BIN)/python scripts/check_paths.py runs/shortest_path_grid_* runs/shortest_path_costs_* runs/shortest_path_*x*0
+	$(call SEEDED,knapsack,$(THREE),) --figures selections values doubt
+	$(BIN)/python -m implicit_l2o.applications.knapsack tune
+	$(BIN)/python -m implicit_l2o.applications.knapsack run
+	$(BIN)/python scripts/check_knapsack.py
+	$(call SEEDED,travelling_salesman_20,$(THREE),) --figures tours doubt
+	set -e; for name in travelling_salesman_20_degree_6 travelling_salesman_50; do $(call SEEDED,$$name,$(THREE),); done
+	$(BIN)/python -m benchmarks.tours
 	$(call SEEDED,digits,5$(comma)6$(comma)7$(comma)8$(comma)9,) --figures images_and_certificates what_the_certificates_catch
 	$(call SEEDED,mnist,0$(comma)1$(comma)2,$(MNIST))
 	$(BIN)/python -m implicit_l2o.applications.learned_cost --out results --figures docs/assets
