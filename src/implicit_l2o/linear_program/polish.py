@@ -14,8 +14,9 @@ from implicit_l2o.linear_program.exact import DualPoint, ExactSolver, Numbers, h
 from implicit_l2o.linear_program.standard_form import StandardForm
 from implicit_l2o.operators.base import Scalar
 
-# From the cotangents of the solutions, `(B, n)`, to those of the costs, `(B, n)`, and of the right-hand sides, `(B, m)`.
-Rule: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensor]]
+# From the cotangents of the solutions, `(B, n)`, to those of the costs, `(B, n)`, and, where they are wanted, of the
+# right-hand sides, `(B, m)`.
+Rule: TypeAlias = Callable[[Tensor, bool], tuple[Tensor, Tensor | None]]
 
 
 def lift(
@@ -66,10 +67,10 @@ class ExactRule:
     numbers: Numbers
     y: np.ndarray
 
-    def __call__(self, v: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, v: Tensor, with_rhs: bool) -> tuple[Tensor, Tensor | None]:
         """See `ExactSolver.pull_back`."""
         in_cost, in_rhs = self.solver.pull_back(self.numbers, self.y, host(v))
-        return torch.as_tensor(in_cost).to(v), torch.as_tensor(in_rhs).to(v)
+        return torch.as_tensor(in_cost).to(v), torch.as_tensor(in_rhs).to(v) if with_rhs else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,13 +84,13 @@ class JFBRule:
     step: Scalar
     inside: Tensor  # (B, n), of the bounds; bool
 
-    def __call__(self, v: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, v: Tensor, with_rhs: bool) -> tuple[Tensor, Tensor | None]:
         """One projection."""
         assert self.form.affine is not None
         factor = self.form.affine.factor
         kept = self.form.lift(torch.where(self.inside, v, 0.0))
         in_cost = factor.project(kept, torch.zeros_like(kept[:1]))[:, : v.shape[1]] * -_column(self.step)
-        return in_cost, factor.multipliers(kept)
+        return in_cost, factor.multipliers(kept) if with_rhs else None
 
 
 class Polished(torch.autograd.Function):
@@ -106,11 +107,11 @@ class Polished(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, v: Tensor) -> tuple[Tensor, Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, v: Tensor) -> tuple[Tensor, Tensor | None, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The rule, outside autocast like the solve."""
         with torch.autocast(v.device.type, enabled=False):
-            in_cost, in_rhs = ctx.rule(v)
-        return in_cost, in_rhs.sum_to_size(ctx.shape), None, None
+            in_cost, in_rhs = ctx.rule(v, ctx.needs_input_grad[1])
+        return in_cost, None if in_rhs is None else in_rhs.sum_to_size(ctx.shape), None, None
 
 
 def _column(step: Scalar) -> Scalar:

@@ -4,6 +4,7 @@ With costs of root mean square one it is `0.32 / sqrt(gamma)`, fitted on half of
 (`benchmarks/lp_steps`, `results/lp_steps.json`); the bound by the rank is for grids of side 50 and more.
 """
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -23,10 +24,15 @@ def automatic_step(cost: Float[Tensor, "B n"], gamma: float, rank: int) -> Float
         gamma: of the quadratic term, >= 0.
         rank: of the constraints; its root stands for how far information has to travel.
     """
-    scale = cost.detach().square().mean(1).sqrt()
-    scale = scale.where((scale > 0) & scale.isfinite(), 1.0)
+    scale = torch.linalg.vector_norm(cost.detach(), dim=1) / max(cost.shape[1], 1) ** 0.5
     if gamma == 0:
-        return _LINEAR / scale
-    relative = gamma / scale
-    step = (_BY_GAMMA / relative.sqrt()).clamp_max(_LONGEST)
-    return step.minimum(min(_MOST, _BY_RANK / max(rank, 1) ** 0.5) / relative) / scale
+        return _usable(_LINEAR / scale, 1.0)
+    # In units of x over costs, as a step is: `0.32 / sqrt(g) / scale = 0.32 / sqrt(gamma scale)`, and so on.
+    longest = min(_MOST, _BY_RANK / max(rank, 1) ** 0.5) / gamma
+    step = torch.minimum(_BY_GAMMA / gamma**0.5 * scale.rsqrt(), _LONGEST / scale)
+    return _usable(step.clamp_max(longest), longest)
+
+
+def _usable(step: Tensor, instead: float) -> Tensor:
+    """Steps that are positive and finite also where all costs of a sample are zero, or one is not a number."""
+    return torch.nan_to_num(step, nan=instead, posinf=instead).clamp_min(torch.finfo(step.dtype).tiny)
