@@ -22,7 +22,6 @@ import lightning.pytorch as pl
 from matplotlib.figure import Figure
 
 from implicit_l2o.applications.shortest_path import Floor, PathData, PathTask, TwoStageTask
-from implicit_l2o.applications.shortest_path.metrics import NormalizedRegret
 from implicit_l2o.applications.shortest_path.model import (
     Perturbation,
     cost_network,
@@ -34,6 +33,7 @@ from implicit_l2o.training import (
     AbstractData,
     Calibration,
     Constant,
+    NormalizedRegret,
     Optimization,
     Samples,
     Splits,

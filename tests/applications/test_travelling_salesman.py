@@ -20,10 +20,9 @@ from matplotlib.figure import Figure
 
 from implicit_l2o.applications.travelling_salesman import CostTourTask, Floor, PyEPOTourTask, TourData, TourTask
 from implicit_l2o.applications.travelling_salesman.cuts import frequent_cuts, phase_cuts
-from implicit_l2o.applications.travelling_salesman.metrics import NormalizedRegret
 from implicit_l2o.applications.travelling_salesman.model import TourNetwork, cost_network, tour_program
 from implicit_l2o.decoders import TravellingSalesman
-from implicit_l2o.training import Constant, Optimization, Samples, fit
+from implicit_l2o.training import Constant, NormalizedRegret, Optimization, Samples, fit
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 FAST = Optimization(learning_rate=0.1)

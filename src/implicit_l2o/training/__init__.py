@@ -41,5 +41,8 @@ from implicit_l2o.training.random_state import restore_random_state as restore_r
 from implicit_l2o.training.records import About as About
 from implicit_l2o.training.records import Samples as Samples
 from implicit_l2o.training.records import Solve as Solve
+from implicit_l2o.training.regret import ExpectedExcess as ExpectedExcess
+from implicit_l2o.training.regret import NormalizedRegret as NormalizedRegret
+from implicit_l2o.training.regret import regret_by_doubt as regret_by_doubt
 from implicit_l2o.training.saving import Checkpoints as Checkpoints
 from implicit_l2o.training.task import AbstractTask as AbstractTask

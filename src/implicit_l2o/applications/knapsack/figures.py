@@ -16,13 +16,12 @@ from torch import Tensor
 
 import implicit_l2o as il2o
 from implicit_l2o.data.knapsack import Items
-from implicit_l2o.training import Samples
+from implicit_l2o.training import Samples, regret_by_doubt
 
 # Of Okabe and Ito's palette, which most kinds of colour blindness tell apart.
 _MODEL, _TRUTH, _GREY = "#0072b2", "#009e73", "#888888"
 _VERDICTS = {il2o.Label.PASS: "#009e73", il2o.Label.WARN: "#e69f00", il2o.Label.FAIL: "#d55e00"}
 _HEAT = colormaps["YlOrBr"]
-_BINS = 10
 _POINTS = 4000  # of the scatter of values
 
 
@@ -83,20 +82,11 @@ def doubt(samples: Samples, floor: Float[Tensor, "N items"]) -> tuple[Figure, st
         floor: the best possible decisions.
     """
     _, best, values, *_ = samples.batch
-    value = samples.values[:, -1].nan_to_num(nan=float("inf"))
-    groups = [group for group in value.argsort(stable=True).tensor_split(_BINS) if len(group)]
-    figure = Figure(figsize=(6.6, 3.6), layout="constrained")
-    ax = figure.subplots()
-    for decided, colour, marker, label in (
-        (samples.answer, _MODEL, "o-", "implicit network"),
-        (floor, _GREY, "s--", "exact conditional mean values"),
-    ):
-        lost, optimal = (values * (best - decided)).sum(1), (values * best).sum(1)
-        heights = [float(lost[group].sum() / optimal[group].sum()) for group in groups]
-        ax.plot([float(value[group].mean()) for group in groups], heights, marker, color=colour, label=label)
-    ax.set(xlabel=samples.names[-1], ylabel="normalised regret", ylim=(0, None))
-    _plain(ax)
-    ax.legend(frameon=False)
+    decisions = {"implicit network": samples.answer, "exact conditional mean values": floor}
+    figure = regret_by_doubt(
+        samples,
+        {label: ((values * (best - decided)).sum(1), (values * best).sum(1)) for label, decided in decisions.items()},
+    )
     return figure, (
         "Regret of test contexts in ten groups of equal size, by how much of the decided selection is not in the "
         "layer's answer. Dashed: the best possible decisions on them, which still pay for what nobody can foresee."

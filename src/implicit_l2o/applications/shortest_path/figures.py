@@ -17,7 +17,7 @@ from torch import Tensor
 import implicit_l2o as il2o
 from implicit_l2o.data.shortest_path import Grid
 from implicit_l2o.losses import regret
-from implicit_l2o.training import Samples
+from implicit_l2o.training import Samples, regret_by_doubt
 
 STEPS = 60  # of the residual curves
 
@@ -26,7 +26,6 @@ _MODEL, _TRUTH, _LIMIT, _GREY = "#0072b2", "#009e73", "#d55e00", "#888888"
 _VERDICTS = {il2o.Label.PASS: "#009e73", il2o.Label.WARN: "#e69f00", il2o.Label.FAIL: "#d55e00"}
 _HEAT = colormaps["YlOrBr"]
 _DASHED = (0, (2.2, 1.2))
-_BINS = 10
 
 
 def example(
@@ -99,19 +98,10 @@ def doubt(samples: Samples, floor: Float[Tensor, "N arcs"]) -> tuple[Figure, str
         floor: the best possible decisions.
     """
     _, best, costs, *_ = samples.batch
-    value = samples.values[:, -1].nan_to_num(nan=float("inf"))
-    groups = [group for group in value.argsort(stable=True).tensor_split(_BINS) if len(group)]
-    figure = Figure(figsize=(6.6, 3.6), layout="constrained")
-    ax = figure.subplots()
-    for decided, colour, marker, label in (
-        (samples.answer, _MODEL, "o-", "implicit network"),
-        (floor, _GREY, "s--", "exact conditional mean cost"),
-    ):
-        extra, optimal = regret(decided, costs, best), (costs * best).sum(1)
-        heights = [float(extra[group].sum() / optimal[group].sum()) for group in groups]
-        ax.plot([float(value[group].mean()) for group in groups], heights, marker, color=colour, label=label)
-    ax.set(xlabel=samples.names[-1], ylabel="normalised regret", ylim=(0, None))
-    _plain(ax)
+    decisions = {"implicit network": samples.answer, "exact conditional mean cost": floor}
+    figure = regret_by_doubt(
+        samples, {label: (regret(decided, costs, best), (costs * best).sum(1)) for label, decided in decisions.items()}
+    )
     return figure, (
         "Regret of test contexts in ten groups of equal size, by how much of the flow leaves the decided path. Dashed: the "
         "best possible decisions on the same contexts, which still pay for the noise that nobody can foresee."

@@ -11,10 +11,9 @@ from torchmetrics import Metric, MetricCollection
 
 import implicit_l2o as il2o
 from implicit_l2o.applications.travelling_salesman.certificates import decide
-from implicit_l2o.applications.travelling_salesman.metrics import NormalizedRegret
 from implicit_l2o.decoders import TravellingSalesman
 from implicit_l2o.losses import regret
-from implicit_l2o.training import AbstractTask, Optimization
+from implicit_l2o.training import AbstractTask, NormalizedRegret, Optimization
 
 
 class AbstractTourTask(AbstractTask):

@@ -13,11 +13,10 @@ from torch import Tensor
 
 from implicit_l2o.decoders import TravellingSalesman
 from implicit_l2o.losses import regret
-from implicit_l2o.training import Samples
+from implicit_l2o.training import Samples, regret_by_doubt
 
 # Of Okabe and Ito's palette, which most kinds of colour blindness tell apart.
 _MODEL, _TRUTH, _GREY = "#0072b2", "#009e73", "#888888"
-_BINS = 10
 
 
 def circle(n: int) -> Float[Tensor, "n 2"]:
@@ -84,21 +83,10 @@ def doubt(samples: Samples, floor: Float[Tensor, "N edges"]) -> tuple[Figure, st
         floor: the best possible decisions.
     """
     _, best, costs, *_ = samples.batch
-    value = samples.values[:, -1].nan_to_num(nan=float("inf"))
-    groups = [group for group in value.argsort(stable=True).tensor_split(_BINS) if len(group)]
-    figure = Figure(figsize=(6.6, 3.6), layout="constrained")
-    ax = figure.subplots()
-    for decided, colour, marker, label in (
-        (samples.answer, _MODEL, "o-", "implicit network"),
-        (floor, _GREY, "s--", "exact conditional mean cost"),
-    ):
-        extra, optimal = regret(decided, costs, best), (costs * best).sum(1)
-        heights = [float(extra[group].sum() / optimal[group].sum()) for group in groups]
-        ax.plot([float(value[group].mean()) for group in groups], heights, marker, color=colour, label=label)
-    ax.set(xlabel=samples.names[-1], ylabel="normalised regret", ylim=(0, None))
-    ax.grid(alpha=0.25)
-    ax.legend(frameon=False)
-    ax.spines[["top", "right"]].set_visible(False)
+    decisions = {"implicit network": samples.answer, "exact conditional mean cost": floor}
+    figure = regret_by_doubt(
+        samples, {label: (regret(decided, costs, best), (costs * best).sum(1)) for label, decided in decisions.items()}
+    )
     return figure, (
         "Regret of test contexts in ten groups of equal size, by how much of the relaxed tour is not on the decided one. "
         "Dashed: the best possible decisions on the same contexts, which still pay for the noise that nobody can foresee."
