@@ -4,8 +4,8 @@ The public data set is of M. Vlastelica, A. Paulus, V. Musil, G. Martius and M. 
 Combinatorial Solvers, ICLR (2020), published at https://doi.org/10.17617/3.YJCQ5S. `load` reads its folder; `generate` draws
 terrain maps in the same format, so that nothing has to be downloaded, and `save` writes them in its layout.
 
-A path goes from the first cell to the last over the eight neighbours of a cell, and costs what the cells cost that it enters:
-the cell it starts in does not count.
+A path goes from the first cell to the last over the eight neighbours of a cell, and costs what the cells cost that it
+enters: the cell it starts in does not count.
 """
 
 from collections.abc import Sequence
@@ -116,12 +116,6 @@ class CellGrid:
         """The cells of the cheapest path of every sample, 0/1, for costs that are not negative."""
         return self.cells(self.decoder(self.arc_costs(costs)))
 
-    def path_costs(
-        self, paths: Float[Tensor, "B side side"], costs: Float[Tensor, "B side side"]
-    ) -> Float[Tensor, " B"]:
-        """What the cells of a path cost, in double precision, without the one it starts in."""
-        return (paths.double() * costs.double()).flatten(1)[:, 1:].sum(1)
-
     def _heads(self, like: Tensor) -> Tensor:
         return torch.from_numpy(self.arcs[:, 1]).to(like.device)
 
@@ -143,6 +137,18 @@ class Maps:
 
     def __len__(self) -> int:
         return len(self.images)
+
+
+def path_costs(paths: Float[Tensor, "B side side"], costs: Float[Tensor, "B side side"]) -> Float[Tensor, " B"]:
+    """What the cells of a path cost, without the one it starts in, in double precision.
+
+    Example:
+        >>> import torch
+        >>> from implicit_l2o.data.warcraft import path_costs
+        >>> path_costs(torch.eye(2)[None], torch.tensor([[[9.0, 2.0], [3.0, 4.0]]]))
+        tensor([4.], dtype=torch.float64)
+    """
+    return (paths.double() * costs.double()).flatten(1)[:, 1:].sum(1)
 
 
 def generate(count: int, *, seed: int | Sequence[int], side: int = 12) -> Maps:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import implicit_l2o as il2o
-from implicit_l2o.applications.warcraft.metrics import SAME, path_costs
+from implicit_l2o.applications.warcraft.metrics import SAME
+from implicit_l2o.data.warcraft import path_costs
 from implicit_l2o.training import Samples
 
 # Of Okabe and Ito's palette, which most kinds of colour blindness tell apart; light, for they lie on dark images.

@@ -8,14 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torchmetrics import Metric
 
+from implicit_l2o.data.warcraft import path_costs
+
 SAME = 1e-5  # relative: costs that differ by less are equal
-
-
-def path_costs(
-    paths: Float[Tensor, "B side side"], costs: Float[Tensor, "B side side"]
-) -> Float[Tensor, " B"]:
-    """What the cells of a path cost, without the one it starts in, in double precision."""
-    return (paths.double() * costs.double()).flatten(1)[:, 1:].sum(1)
 
 
 class AbstractPathMetric(Metric):

@@ -14,16 +14,9 @@ from torchmetrics import Metric, MetricCollection
 import implicit_l2o as il2o
 from implicit_l2o.applications.warcraft import figures
 from implicit_l2o.applications.warcraft.certificates import CONSTRAINTS, VIOLATION, FlowOffPath
-from implicit_l2o.applications.warcraft.metrics import (
-    SAME,
-    CostRatio,
-    ExactRate,
-    IdenticalRate,
-    NormalizedRegret,
-    path_costs,
-)
+from implicit_l2o.applications.warcraft.metrics import SAME, CostRatio, ExactRate, IdenticalRate, NormalizedRegret
 from implicit_l2o.applications.warcraft.model import AbstractNetworkSpec, PatchNetwork, PathFinder, decide, perturb
-from implicit_l2o.data.warcraft import CellGrid
+from implicit_l2o.data.warcraft import CellGrid, path_costs
 from implicit_l2o.losses import fenchel_young
 from implicit_l2o.training import About, AbstractTask, Optimization, Samples, Splits
 
@@ -105,7 +98,7 @@ class WarcraftTask(AbstractMapTask):
         loss: what a training minimises, on the validation data too.
         perturbation: standard deviation of the noise on the predicted costs in training; 0 for none.
         copies: perturbed solutions for each map.
-        tolerance: of an inference, in units of flow.
+        tolerance: of an inference, in units of flow. It is solved exactly, by Newton's method on the dual, up to rounding.
         training_tolerance: of a solve in training.
         backward: None takes `JFB()`.
         optimization: AdamW and its schedule.
@@ -147,10 +140,9 @@ class WarcraftTask(AbstractMapTask):
             raise ValueError(f"WarcraftTask needs copies >= 1; got copies={copies}.")
         grid = CellGrid(side)
         lp = grid.program()
-        layer = il2o.LPLayer(lp, gamma=gamma, tolerance=tolerance, max_steps=5000)
+        layer = il2o.LPLayer(lp, gamma=gamma, tolerance=tolerance, max_steps=5000, polish=True)
         costs = (PatchNetwork() if network is None else network).build(side)
         super().__init__(PathFinder(costs, grid, layer), grid, optimization=optimization)
-        self.finder = self.model
         self._loss = loss
         self._noise = (perturbation, copies)
         # A solve that runs out of steps is near enough for a training, so there is nothing to warn of.
