@@ -16,8 +16,8 @@ from implicit_l2o.data.warcraft import path_costs
 from implicit_l2o.training import Samples
 
 # Of Okabe and Ito's palette, which most kinds of colour blindness tell apart; light, for they lie on dark images.
-_MODEL, _TRUTH, _GREY = "#f0e442", "#ffffff", "#888888"
-_LINE = "#0072b2"
+_MODEL, _TRUTH = "#f0e442", "#ffffff"
+_LINE, _GROUND = "#0072b2", "#555555"
 _VERDICTS = {il2o.Label.PASS: "#009e73", il2o.Label.WARN: "#e69f00", il2o.Label.FAIL: "#d55e00"}
 _DASHED = (0, (2.2, 1.2))
 _BINS = 10
@@ -36,7 +36,7 @@ def example(
     """
     axes = figure.subplots(1, 3)
     _row(axes, sample["inputs"], sample["answer"], sample.get("target"), costs, flow)
-    figure.legend(handles=_legend()[: 2 if "target" in sample else 1], loc="outside lower center", ncols=2)
+    _legend(figure, 2 if "target" in sample else 1)
 
 
 def examples(samples: Samples) -> list[int]:
@@ -74,9 +74,7 @@ def paths(
         axes[2, column].set_title(f"certificates: {verdict.name}", fontsize="medium", color=_VERDICTS[verdict])
     for axis, text in zip(axes[:, 0], ("map", "predicted costs", "flow x(d)"), strict=True):
         axis.set_ylabel(text)
-    legend = figure.legend(handles=_legend(), loc="outside lower center", ncols=2, facecolor="#555555")
-    for text in legend.get_texts():
-        text.set_color("white")
+    _legend(figure, 2)
     last = "; the last one is in the middle of those whose path is not exact" if len(chosen) > 3 else ""
     return figure, (
         "Test maps at fixed ranks, so that none is picked by taste: the doubt is above that of 30, 70 and 95 % of all"
@@ -139,8 +137,12 @@ def _in_order(path: NDArray[np.bool_]) -> list[tuple[int, int]]:
     return ordered
 
 
-def _legend() -> Sequence[Line2D]:
-    return (
+def _legend(figure: Figure, count: int) -> None:
+    """The first of both lines, or both, on a ground on which they can be seen."""
+    lines = (
         Line2D([], [], color=_MODEL, linewidth=2.0, linestyle=_DASHED, label="predicted path"),
         Line2D([], [], color=_TRUTH, linewidth=2.0, label="cheapest path"),
     )
+    legend = figure.legend(handles=lines[:count], loc="outside lower center", ncols=2, facecolor=_GROUND)
+    for text in legend.get_texts():
+        text.set_color("white")

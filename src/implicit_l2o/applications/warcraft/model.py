@@ -20,7 +20,7 @@ import implicit_l2o as il2o
 from implicit_l2o.data.warcraft import CellGrid
 
 LEAST = 1e-2  # of a cost, after noise as well: an exact search needs costs that are not negative
-_LEVEL = 0.54  # softplus of it is 1: costs start at about 1, of the order of gamma
+_START = 0.54  # softplus of it is 1: costs start at about 1, of the order of gamma
 
 
 @dataclass(frozen=True)
@@ -32,18 +32,19 @@ class AbstractNetworkSpec(ABC):
         """From images `(B, 3, height, width)`, -1 to 1, to `(B, 1, side, side)`."""
 
     @final
-    def build(self, side: int, *, seed: int | None = None) -> "CostNetwork":
+    def build(self, side: int, *, level: float | None = None, seed: int | None = None) -> "CostNetwork":
         """The network, initialised by the seed alone.
 
         Args:
             side: cells along one side.
+            level: see `CostNetwork`.
             seed: of the weights; PyTorch's own random state is left as it was. None takes the seed that PyTorch was given
                 last, the run's, however much was drawn since: so a model and its baselines start from the same weights.
         """
         seed = torch.initial_seed() if seed is None else seed
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            return CostNetwork(self.body(side))
+            return CostNetwork(self.body(side), level=level)
 
 
 @final
@@ -125,16 +126,19 @@ class CostNetwork(nn.Module):
 
     Args:
         body: see `AbstractNetworkSpec.body`.
+        level: the mean cost of every map; the network then says how costs compare. None lets it learn how large they are.
     """
 
-    def __init__(self, body: nn.Module) -> None:
+    def __init__(self, body: nn.Module, *, level: float | None = None) -> None:
         super().__init__()
         self.body = body
+        self.level = level
 
     def forward(self, images: UInt8[Tensor, "B height width 3"]) -> Float[Tensor, "B side side"]:
         """The costs."""
         x = images.permute(0, 3, 1, 2).to(next(self.body.parameters()).dtype) / 127.5 - 1.0
-        return F.softplus(self.body(x).squeeze(1) + _LEVEL) + LEAST
+        costs = F.softplus(self.body(x).squeeze(1) + _START) + LEAST
+        return costs if self.level is None else costs * (self.level / costs.mean((1, 2), keepdim=True))
 
 
 def perturb(w: Float[Tensor, "B side side"], scale: float, copies: int) -> Float[Tensor, "B_copies side side"]:

@@ -96,6 +96,7 @@ class WarcraftTask(AbstractMapTask):
         network: from a map to costs; None takes `PatchNetwork()`.
         gamma: of the quadratic term that makes the answer differentiable. The costs are learned in units of it.
         loss: what a training minimises, on the validation data too.
+        level: see `model.CostNetwork`; the squared error needs one (see the page), the other loss does not.
         perturbation: standard deviation of the noise on the predicted costs in training; 0 for none.
         copies: perturbed solutions for each map.
         tolerance: of an inference, in units of flow. It is solved exactly, by Newton's method on the dual, up to rounding.
@@ -122,6 +123,7 @@ class WarcraftTask(AbstractMapTask):
         network: AbstractNetworkSpec | None = None,
         gamma: float = 1.0,
         loss: Literal["solution", "fenchel_young"] = "fenchel_young",
+        level: float | None = None,
         perturbation: float = 0.5,
         copies: int = 1,
         tolerance: float = 1e-3,
@@ -134,6 +136,8 @@ class WarcraftTask(AbstractMapTask):
         for name, value in (("gamma", gamma), ("tolerance", tolerance), ("training_tolerance", training_tolerance)):
             if not value > 0:
                 raise ValueError(f"WarcraftTask needs {name} > 0; got {name}={value}.")
+        if level is not None and not level > 0:
+            raise ValueError(f"WarcraftTask needs level > 0; got level={level}.")
         if not perturbation >= 0:
             raise ValueError(f"WarcraftTask needs perturbation >= 0; got perturbation={perturbation}.")
         if copies < 1:
@@ -141,7 +145,7 @@ class WarcraftTask(AbstractMapTask):
         grid = CellGrid(side)
         lp = grid.program()
         layer = il2o.LPLayer(lp, gamma=gamma, tolerance=tolerance, max_steps=5000, polish=True)
-        costs = (PatchNetwork() if network is None else network).build(side)
+        costs = (PatchNetwork() if network is None else network).build(side, level=level)
         super().__init__(PathFinder(costs, grid, layer), grid, optimization=optimization)
         self._loss = loss
         self._noise = (perturbation, copies)
