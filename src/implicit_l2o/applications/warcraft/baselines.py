@@ -18,9 +18,15 @@ from implicit_l2o.training import Optimization
 class _CostTask(AbstractMapTask):
     """A network whose costs are handed to the exact search, with no layer."""
 
-    def __init__(self, side: int, network: AbstractNetworkSpec | None, optimization: Optimization | None) -> None:
+    def __init__(
+        self,
+        side: int,
+        network: AbstractNetworkSpec | None,
+        optimization: Optimization | None,
+        level: float | None = None,
+    ) -> None:
         network = PatchNetwork() if network is None else network
-        super().__init__(network.build(side), CellGrid(side), optimization=optimization)
+        super().__init__(network.build(side, level=level), CellGrid(side), optimization=optimization)
 
     def training_inference(self, d: Tensor) -> il2o.Inference:
         """The predicted costs."""
@@ -72,6 +78,7 @@ class PyEPOTask(_CostTask):
             with `regret=False`, see the paths alone.
         side: cells along one side.
         network: from a map to costs; None takes `PatchNetwork()`.
+        level: see `model.CostNetwork`.
         optimization: AdamW and its schedule.
 
     Raises:
@@ -86,9 +93,10 @@ class PyEPOTask(_CostTask):
         *,
         side: int = 12,
         network: AbstractNetworkSpec | None = None,
+        level: float | None = None,
         optimization: Optimization | None = None,
     ) -> None:
-        super().__init__(side, network, optimization)
+        super().__init__(side, network, optimization, level)
         cells = il2o.LinearProgram(upper=torch.ones(side**2))  # says how many variables there are; the decoder solves
         self._criterion = criterion.bind(opt_model(cells, self._cells))
 
