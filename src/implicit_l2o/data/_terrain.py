@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 TILE = 8  # pixels along one side of a cell
 COSTS = np.array([0.8, 1.2, 5.3, 7.7, 9.2], dtype=np.float32)  # grass, earth, forest, water, rock
 
-_COLOURS = np.array([[98, 122, 66], [120, 110, 74], [80, 104, 62], [80, 100, 108], [108, 108, 96]], dtype=np.float32)
+_COLOURS = np.array([[94, 126, 62], [126, 108, 72], [74, 104, 58], [74, 100, 114], [110, 110, 102]], dtype=np.float32)
 _CONTRAST = np.array([12.0, 9.0, 22.0, 14.0, 24.0], dtype=np.float32)  # of a texture, standard deviation
 _GRAIN = ((0.7, 0.7), (0.7, 2.0), (1.6, 1.6), (0.8, 3.0), (2.2, 0.8))  # its length in pixels, down and across
 _BIAS = np.array([0.35, 0.25, 0.0, 0.0, 0.0], dtype=np.float32)  # how much more common, in deviations of a field
-_VARIANTS = 6
+_VARIANTS = 4
 _PERIOD = 16  # pixels after which a texture repeats
 _SMOOTH = 1.3  # length of the terrain in cells
 _RAGGED = 2  # pixels by which a border leaves the edge of its cell
-_NOISE = 16  # half-width of a pixel's noise
+_NOISE = 8  # half-width of a pixel's noise
 
 
 def terrain(rng: np.random.Generator, count: int, side: int) -> Int[np.ndarray, "N side side"]:
@@ -57,7 +57,7 @@ def draw(rng: np.random.Generator, kinds: Int[np.ndarray, "N side side"]) -> UIn
     image = tiles[(texture * _PERIOD + y) * _PERIOD + x]
 
     image *= _light(rng, count, pixels)
-    image *= rng.uniform(0.92, 1.08, (count, 1, 1, 3)).astype(np.float32)  # a tint
+    image *= rng.uniform(0.98, 1.02, (count, 1, 1, 3)).astype(np.float32)  # a tint
     image += rng.integers(-_NOISE, _NOISE + 1, image.shape, dtype=np.int8)
     return image.clip(0, 255).astype(np.uint8)
 
@@ -65,8 +65,8 @@ def draw(rng: np.random.Generator, kinds: Int[np.ndarray, "N side side"]) -> UIn
 def _light(rng: np.random.Generator, count: int, pixels: int) -> Float[np.ndarray, "N height width 1"]:
     """A brightness for each map, which rises or falls linearly over it."""
     place = np.linspace(-1.0, 1.0, pixels, dtype=np.float32)
-    level = rng.uniform(0.8, 1.2, (count, 1, 1)).astype(np.float32)
-    slope = rng.uniform(-0.12, 0.12, (2, count, 1, 1)).astype(np.float32)
+    level = rng.uniform(0.92, 1.08, (count, 1, 1)).astype(np.float32)
+    slope = rng.uniform(-0.06, 0.06, (2, count, 1, 1)).astype(np.float32)
     return (level + slope[0] * place[:, None] + slope[1] * place)[..., None]
 
 
@@ -83,6 +83,6 @@ def _tiles() -> NDArray[np.float32]:
             spectrum[0, 0] = 0.0
             pattern = np.fft.ifft2(spectrum).real
             pattern *= _CONTRAST[kind] / pattern.std()
-            colour = _COLOURS[kind] + 9.0 * rng.standard_normal(3)
-            tiles[kind, variant] = colour + pattern[..., None] * rng.uniform(0.7, 1.3, 3)
+            colour = _COLOURS[kind] + 5.0 * rng.standard_normal(3)
+            tiles[kind, variant] = colour + pattern[..., None] * rng.uniform(0.8, 1.2, 3)
     return tiles
