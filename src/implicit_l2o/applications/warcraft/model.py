@@ -20,7 +20,7 @@ import implicit_l2o as il2o
 from implicit_l2o.data.warcraft import CellGrid
 
 LEAST = 1e-2  # of a cost, after noise as well: an exact search needs costs that are not negative
-_START = 0.54  # softplus of it is 1: costs start at about 1, of the order of gamma
+_START = 0.54  # softplus of it is 1: costs start at about 1
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class _ResidualBlock(nn.Module):
 
 
 class CostNetwork(nn.Module):
-    """`d -> w`: a positive cost for every cell of a map, in units of `gamma`.
+    """`d -> w`: a positive cost for every cell of a map.
 
     Args:
         body: see `AbstractNetworkSpec.body`.

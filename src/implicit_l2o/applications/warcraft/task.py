@@ -86,17 +86,18 @@ class AbstractMapTask(AbstractTask):
 class WarcraftTask(AbstractMapTask):
     """Paths learned from paths: a network predicts the costs of the cells, and the layer answers with a flow under them.
 
-    In training the predicted costs are perturbed (`model.perturb`), which smooths the decision. With `loss="solution"` the
-    occupancy of the cells is to be the path, `min |E cells(x(w(d) + e)) - path|^2`, through the backward mode. With
-    `loss="fenchel_young"` the path is to be optimal, `min E [f(x*; w(d) + e) - min_x f(x; w(d) + e)]`, which is convex in
-    the costs and needs no backward mode.
+    With `loss="fenchel_young"` the path is to be optimal for the layer's problem, `min f(x*; w(d)) - min_x f(x; w(d))`,
+    which is convex in the costs and needs no backward mode. With `loss="solution"` the occupancy of the cells is to be the
+    path, `min |cells(x(w(d))) - path|^2`, through the backward mode. Predicted costs may be perturbed (`model.perturb`); the
+    losses are then those of the mean over the noise.
 
     Args:
         side: cells along one side.
         network: from a map to costs; None takes `PatchNetwork()`.
-        gamma: of the quadratic term that makes the answer differentiable. The costs are learned in units of it.
+        gamma: of the quadratic term that makes the answer differentiable. The squared error wants a larger one, 0.3, or
+            first flows are paths, with no derivative.
         loss: what a training minimises, on the validation data too.
-        level: see `model.CostNetwork`; the squared error needs one (see the page), the other loss does not.
+        level: mean predicted cost of every map; None lets it be learned, by the Fenchel-Young loss with a perturbation.
         perturbation: standard deviation of the noise on the predicted costs in training; 0 for none.
         copies: perturbed solutions for each map.
         tolerance: of an inference, in units of flow. It is solved exactly, by Newton's method on the dual, up to rounding.
@@ -121,10 +122,10 @@ class WarcraftTask(AbstractMapTask):
         *,
         side: int = 12,
         network: AbstractNetworkSpec | None = None,
-        gamma: float = 1.0,
+        gamma: float = 0.1,
         loss: Literal["solution", "fenchel_young"] = "fenchel_young",
-        level: float | None = None,
-        perturbation: float = 0.5,
+        level: float | None = 1.0,
+        perturbation: float = 0.0,
         copies: int = 1,
         tolerance: float = 1e-3,
         training_tolerance: float = 0.2,
@@ -155,7 +156,7 @@ class WarcraftTask(AbstractMapTask):
         )
 
     def costs(self, d: Tensor) -> Tensor:
-        """The predicted costs of the cells, in units of `gamma`."""
+        """The predicted costs of the cells."""
         assert isinstance(self.model, PathFinder)
         return self.model.network(d)
 
