@@ -15,7 +15,7 @@ from scipy.sparse.csgraph import shortest_path
 
 import implicit_l2o as il2o
 from implicit_l2o.data import shortest_path as data
-from implicit_l2o.decoders import MILP, Dijkstra, GridPaths, Knapsack
+from implicit_l2o.decoders import MILP, Dijkstra, GridPaths, Knapsack, TravellingSalesman
 
 needs_numba = pytest.mark.skipif(not data.has_numba(), reason="numba is in the extra 'exact'")
 SEEDS = st.integers(0, 2**31 - 1)
@@ -40,6 +40,7 @@ DECODERS = {
     "dijkstra": (lambda: grid_dijkstra(4), True),
     "knapsack": (small_knapsack, True),
     "milp": (milp_of_a_grid, False),
+    "travelling_salesman": (lambda: TravellingSalesman(7), True),
 }
 
 

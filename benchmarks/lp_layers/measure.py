@@ -50,10 +50,15 @@ class Errors:
 
 @dataclass(frozen=True)
 class Call:
-    """One forward and backward pass: seconds of each, and what came out."""
+    """One forward and backward pass: seconds of processor time of each, of the wall for both, and what came out.
+
+    A call that is shorter than a turn of the scheduler meets no other process where a longer one does, so that on a busy
+    machine the wall favours the fast; in one thread, processor time doesn't.
+    """
 
     forward: float
     backward: float
+    wall: float
     x: Array
     gradient: Array
 
@@ -93,14 +98,14 @@ def call(solve: Solve, cost: Tensor, cotangent: Tensor | None) -> Call:
     gc.disable()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # convergence is judged by the errors
-        begun = time.perf_counter()
+        started, begun = time.perf_counter(), time.process_time()
         x = solve(leaf)
-        between = time.perf_counter()
+        between = time.process_time()
         if cotangent is not None:
             (gradient,) = torch.autograd.grad(x, leaf, cotangent)
-        ended = time.perf_counter()
+        ended, wall = time.process_time(), time.perf_counter() - started
     gc.enable()
-    return Call(between - begun, ended - between, x.detach().double().numpy(), gradient.double().numpy())
+    return Call(between - begun, ended - between, wall, x.detach().double().numpy(), gradient.double().numpy())
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,6 +221,8 @@ def record(row: Row, reference: Reference, one: Chosen, calls: Sequence[Call]) -
         "forward": statistics.median(each.forward for each in calls),
         "backward": statistics.median(each.backward for each in calls),
         "all_seconds": [each.total for each in calls],
+        "wall": statistics.median(each.wall for each in calls),
+        "all_wall": [each.wall for each in calls],
         "setup": one.setup,
         "first_call": one.first,
         "errors": {name: finite(value) for name, value in asdict(found).items()},

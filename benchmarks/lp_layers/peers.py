@@ -98,13 +98,19 @@ def independent(row: Row) -> tuple[Any, Any]:
     return row.A_eq[keep], row.b_eq[keep]
 
 
+MOREAU_ACTIVE_SET = 500  # variables, up to which its setting "auto" takes the active-set method
+
+
 def moreau(kind: str) -> Make:
     """Moreau by its own interface; through cvxpylayers it drops bounds without a word.
 
-    Its active-set method answers wrongly where equations depend on each other, so it is given independent ones.
+    Its active-set method answers wrongly where equations depend on each other, so it is given independent ones; it is tried
+    up to 500 variables, as Moreau itself does.
     """
 
     def make(row: Row, gamma: float, tolerance: float) -> Solve:
+        if kind == "active_set" and row.n > MOREAU_ACTIVE_SET:
+            raise Skip(f"its active-set method is for {MOREAU_ACTIVE_SET} variables at most")
         import moreau
         from moreau.torch import Solver
 

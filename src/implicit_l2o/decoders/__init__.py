@@ -6,3 +6,4 @@ from implicit_l2o.decoders.dijkstra import Dijkstra as Dijkstra
 from implicit_l2o.decoders.grid_paths import GridPaths as GridPaths
 from implicit_l2o.decoders.knapsack import Knapsack as Knapsack
 from implicit_l2o.decoders.milp import MILP as MILP
+from implicit_l2o.decoders.travelling_salesman import TravellingSalesman as TravellingSalesman

@@ -47,9 +47,21 @@ def score(
 
 
 def compare(
-    task: AbstractTask, data: AbstractData, baselines: Mapping[str, AbstractBaseline], *, progress: bool
+    task: AbstractTask,
+    data: AbstractData,
+    baselines: Mapping[str, AbstractBaseline],
+    *,
+    progress: bool,
+    keep: Callable[[str, Tensor], None] | None = None,
 ) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, Any]]]:
     """Prepare every baseline, the constant predictor first, and touch the test data once for each.
+
+    Args:
+        task: the trained model, and the metrics.
+        data: set up.
+        baselines: by name.
+        progress: show bars.
+        keep: is given the answers of each baseline to the test, by its name.
 
     Returns:
         Test metrics and costs (parameters, seconds, memory) by the baseline's name.
@@ -57,6 +69,17 @@ def compare(
     scores, costs = {}, {}
     for name, baseline in {"constant": Constant(), **baselines}.items():
         baseline.prepare(task, data, name=name, progress=progress)
-        scores[name] = score(task, baseline.infer, data.splits.test, batch_size=data.evaluation_batch)
+        answers: list[Tensor] = []
+
+        def infer(
+            batch: Sequence[Tensor], baseline: AbstractBaseline = baseline, answers: list[Tensor] = answers
+        ) -> il2o.Inference:
+            inference = baseline.infer(batch)
+            answers.append(task.answer(inference).cpu())
+            return inference
+
+        scores[name] = score(task, infer, data.splits.test, batch_size=data.evaluation_batch)
+        if keep is not None:
+            keep(name, torch.cat(answers))
         costs[name] = dict(baseline.numbers())
     return scores, {name: numbers for name, numbers in costs.items() if numbers}

@@ -9,6 +9,7 @@ from implicit_l2o.experiment.errors import ConfigurationError
 
 _WRITTEN = ("config.yaml", "metrics.csv", "checkpoints", "model.ckpt", "results.json", "certificates.json")
 _WRITTEN += ("predictions.npz", "predict", "figures", "report.html", "summary.json", "baselines", "seed_[0-9]*")
+_WRITTEN += ("baselines.npz",)
 _WRITTEN += ("events.out.tfevents.*",)
 _OF_A_RUN = ("metrics.csv", "checkpoints", "results.json", "summary.json", "seed_[0-9]*")  # of nothing else
 _HEADER = b"# lightning.pytorch=="  # of a configuration that was written by a run
@@ -70,6 +71,11 @@ class RunFolder:
     def predictions(self) -> Path:
         """The arrays behind the report."""
         return self.path / "predictions.npz"
+
+    @property
+    def baselines(self) -> Path:
+        """The answers of the baselines to the test."""
+        return self.path / "baselines.npz"
 
     @property
     def figures(self) -> Path:

@@ -71,6 +71,11 @@ def write_predictions(folder: RunFolder, samples: Samples) -> None:
     write_arrays(folder.predictions, {name: value.numpy() for name, value in arrays.items() if value is not None})
 
 
+def write_baselines(folder: RunFolder, answers: Mapping[str, Tensor]) -> None:
+    """The answers of the baselines to the test, by name, in the order of `predictions.npz`."""
+    write_arrays(folder.baselines, {name: value.numpy() for name, value in answers.items()})
+
+
 def metric_directions(task: AbstractTask) -> dict[str, dict[str, str]]:
     """Name and better direction of every metric."""
     return {

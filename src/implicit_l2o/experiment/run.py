@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from torch import Tensor
 
 from implicit_l2o.experiment import figures
 from implicit_l2o.experiment import results as record
@@ -195,7 +196,11 @@ class _Run:
     def _judge(self, found: Samples) -> dict[str, Any]:
         """What one process alone does with the test: baselines, certificates, predictions, figures."""
         self._examine(found)
-        scores, costs = compare(self.task, self.data, self.experiment.baselines, progress=self.options.progress)
+        answers: dict[str, Tensor] = {}
+        scores, costs = compare(
+            self.task, self.data, self.experiment.baselines, progress=self.options.progress, keep=answers.__setitem__
+        )
+        record.write_baselines(self.folder, answers)
         self.reached |= {
             "peak_memory": step_memory(self.task, self.data),
             "training": costs,

@@ -17,6 +17,8 @@ from implicit_l2o.linear_program._ldl import (
     weigh,
 )
 
+_ROUNDING = 64 * 2.0**-52  # of `R^T y - c`, which a small gamma divides
+_MOST_ROUNDING = 1e3  # of the tolerance: the multipliers of an infeasible program grow without bound
 _LINE_STEPS = 60
 _LINE = 1e-3  # of the slope at the start: a flatter point ends the line search
 
@@ -37,15 +39,16 @@ def clip(slope, gamma, lower, upper, x, inside):
 @compiled
 def judge(rows, y, gap, gamma, active):
     """The residual of the optimality conditions, from `gap = b - R x(y)`; fills in which rows are active."""
-    worst = 0.0
+    worst, total = 0.0, 0.0
     for i in range(rows.m):
+        total += gap[i] + y[i]
         if i < rows.m_eq:
             active[i] = True
             worst = max(worst, abs(gap[i]))
         else:
             active[i] = -y[i] > gamma * gap[i]
             worst = max(worst, abs(min(-y[i] / gamma, gap[i])))
-    return worst
+    return worst if np.isfinite(total) else np.inf  # a maximum does not see a NaN
 
 
 @compiled
@@ -92,14 +95,16 @@ def newton(rows, factor, b, c, lower, upper, gamma, tolerance, most, search, x, 
     active = np.ones(m, np.bool_)
     for step in range(most + 1):
         multiply_transposed(rows, y, slope)
+        largest = 0.0
         for j in range(n):
+            largest = max(largest, abs(slope[j]), abs(c[j]))
             slope[j] -= c[j]
         clip(slope, gamma, lower, upper, x, inside)
         multiply(rows, x, gap)
         for i in range(m):
             gap[i] = b[i] - gap[i]
         residual = judge(rows, y, gap, gamma, active)
-        if residual <= tolerance:
+        if residual <= max(tolerance, min(_ROUNDING * largest / gamma, _MOST_ROUNDING * tolerance)):
             return step
         if step == most or not np.isfinite(residual):
             break

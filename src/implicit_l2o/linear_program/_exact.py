@@ -8,9 +8,11 @@ from implicit_l2o.linear_program._interior_point import begin, interior_point
 from implicit_l2o.linear_program._ldl import factorise, multiply, multiply_transposed, room, solve, weigh
 
 # The central path is followed to the first of these, and further where Newton does not end from there.
-_PATH = (1e-5, 1e-8, 1e-10)
+# With equations alone the line search ends from farther away.
+_PATH = (1e-3, 1e-5, 1e-8, 1e-10)
 _PATH_STEPS = 100
 _NEWTON_STEPS = 12
+_SEARCH_STEPS = 200
 # The dual of so few rows is searched directly.
 _FEW_ROWS = 8
 _FEW_STEPS = 30
@@ -61,7 +63,10 @@ def solve_cold(rows, b, c, lower, upper, gamma, tolerance, wanted, x, y, steps):
                 continue
         point, of_x, of_cost = begin(rows, right, c[k], low, high, gamma, x[k], multipliers)
         taken, ended = 0, -1
+        exact = np.empty(n)
         for accuracy in _PATH:
+            if m > rows.m_eq and accuracy == _PATH[0]:
+                continue
             on_path = interior_point(
                 rows, factor, right, c[k], low, high, gamma, accuracy, _PATH_STEPS, point, of_x, of_cost
             )
@@ -69,24 +74,16 @@ def solve_cold(rows, b, c, lower, upper, gamma, tolerance, wanted, x, y, steps):
                 break
             taken += on_path
             y[k] = multipliers
-            x_exact = np.empty(n)
+            search = m == rows.m_eq
             ended = newton(
-                rows,
-                factor,
-                right,
-                c[k],
-                low,
-                high,
-                gamma,
-                tolerance[k],
-                _NEWTON_STEPS,
-                rows.m == rows.m_eq,
-                x_exact,
-                y[k],
+                rows, factor, right, c[k], low, high, gamma, tolerance[k], _NEWTON_STEPS, search, exact, y[k]
             )
             if ended >= 0:
-                x[k] = x_exact
                 break
+        if ended < 0:  # degenerate: the active rows keep changing, unless every step has to raise the dual
+            y[k] = multipliers
+            ended = newton(rows, factor, right, c[k], low, high, gamma, tolerance[k], _SEARCH_STEPS, True, exact, y[k])
+        x[k] = exact
         steps[k] = taken + ended if ended >= 0 else -1
 
 

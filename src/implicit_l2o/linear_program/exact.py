@@ -17,7 +17,6 @@ from implicit_l2o.linear_program.program import LinearProgram
 from implicit_l2o.linear_program.standard_form import as_csr
 
 _ACCURACY = 1e-10  # of the optimality conditions, relative to the right-hand side; rows have norm one
-_ROUNDING = 64 * np.finfo(np.float64).eps
 _WARM_STEPS = 40
 
 
@@ -80,14 +79,19 @@ class ExactSolver:
         require_numba("LPLayer(polish=True)")
         blocks = [as_csr(A) for A in (lp.A_eq, lp.A_ub) if A is not None]
         self.rows, self.norms = normal_equations(sp.vstack(blocks), lp.m_eq)
+        self._lp, self._set = lp, self._feasible_set(lp)
 
     def numbers(self, lp: LinearProgram, cost: Float[Tensor, "B n"], gamma: float) -> Numbers:
-        """Right-hand sides, bounds and costs in the compiled form."""
+        """The data in compiled form, of the program or of one that differs from it in right-hand sides."""
+        b, lower, upper = self._set if lp is self._lp else self._feasible_set(lp)
+        return Numbers(b, host(cost), lower, upper, gamma)
+
+    def _feasible_set(self, lp: LinearProgram) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         b = [np.atleast_2d(host(b)) for b in (lp.b_eq, lp.b_ub) if b is not None]
         batch = max(len(part) for part in b)
         joined = np.concatenate([np.broadcast_to(part, (batch, part.shape[1])) for part in b], axis=1)
         lower, upper = (_bounds(bound, lp.n) for bound in (lp.lower, lp.upper))
-        return Numbers(joined / self.norms, host(cost), lower, upper, gamma)
+        return joined / self.norms, lower, upper
 
     def solve(self, numbers: Numbers, y0: Float[np.ndarray, "B m"] | None = None) -> DualPoint:
         """The solutions, from the multipliers `y0` of scaled rows where they are given."""
@@ -97,10 +101,7 @@ class ExactSolver:
         x, y = np.zeros((batch, self.rows.n)), np.zeros((batch, self.rows.m))
         steps = np.full(batch, -1)
         finite = np.isfinite(numbers.c).all(1) & np.isfinite(numbers.b).all(1)
-        tolerance = np.maximum(
-            _ACCURACY * np.abs(numbers.b).max(1).clip(1e-3),
-            _ROUNDING * np.abs(numbers.c).max(1, initial=0.0) / numbers.gamma,
-        )
+        tolerance = np.broadcast_to(_ACCURACY * np.abs(numbers.b).max(1).clip(1e-3), batch).copy()
         if y0 is not None:
             y[:] = y0
             solve_warm(self.rows, *numbers.arguments, tolerance, _WARM_STEPS, x, y, steps)

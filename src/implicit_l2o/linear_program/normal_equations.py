@@ -1,5 +1,6 @@
 """How `R W R^T` of a sparse `R` is assembled and eliminated: patterns, and an order with little fill; once a program."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,7 +10,7 @@ if TYPE_CHECKING:
 
 # From so many rows on, and with so full a factor, whole rows are subtracted faster than single entries (measured, CPU).
 _DENSE_ROWS = 16
-_DENSE_SHARE = 0.2
+_DENSE_SHARE = 0.3
 
 
 def normal_equations(matrix: Any, m_eq: int) -> "tuple[Rows, np.ndarray]":
@@ -30,16 +31,14 @@ def normal_equations(matrix: Any, m_eq: int) -> "tuple[Rows, np.ndarray]":
     R.eliminate_zeros()
     R.sort_indices()
     m, n = R.shape
-    order, place_of = _elimination_order(R)
-    pair_start, row, column, product = _pairs(R, place_of)
-    entries, places = np.unique(
-        np.concatenate([column, place_of]) * m + np.concatenate([row, place_of]), return_inverse=True
+    place_of, pairs, upper, counts = min(
+        (_eliminated(R, place_of) for place_of in _orders(R, m_eq)), key=lambda found: np.square(found[3]).sum()
     )
-    upper_start, upper_row = np.searchsorted(entries, np.arange(m + 1) * m), entries % m
-    counts = _column_counts(upper_start, upper_row)
+    pair_start, places, product = pairs
+    upper_start, upper_row = upper
     dense = bool(m >= _DENSE_ROWS and counts.sum() > _DENSE_SHARE * m * (m - 1) / 2)
     if dense:
-        order = place_of = np.arange(m)
+        place_of = np.arange(m)
         pair_start, row, column, product = _pairs(R, place_of)
         places = np.concatenate([row, place_of]) * m + np.concatenate([column, place_of])
     rows = Rows(
@@ -55,26 +54,40 @@ def normal_equations(matrix: Any, m_eq: int) -> "tuple[Rows, np.ndarray]":
         upper_start=upper_start.astype(np.int64),
         upper_row=upper_row.astype(np.int64),
         lower_start=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-        order=order,
+        order=np.argsort(place_of),
         dense=dense,
     )
     return rows, norms
 
 
-def _elimination_order(R: Any) -> tuple[np.ndarray, np.ndarray]:
-    """An order of the rows that keeps the factor of `R R^T` sparse (minimum degree, by SuperLU), and its inverse."""
+def _orders(R: Any, m_eq: int) -> Iterator[np.ndarray]:
+    """The place of each row in an elimination: minimum degree (by SuperLU), and inequalities first where there are both.
+
+    The inequalities of a relaxation often share no variable, so that eliminating them first fills in nothing among them.
+    """
     import scipy.sparse as sp
     from scipy.sparse.linalg import splu
 
-    m = R.shape[0]
+    m, n = R.shape
     pattern = R.copy()
     pattern.data = np.ones_like(pattern.data)
-    dominant = (pattern @ pattern.T + 1e3 * R.shape[1] * sp.identity(m)).tocsc()  # so that nothing is pivoted
+    dominant = (pattern @ pattern.T + 1e3 * n * sp.identity(m)).tocsc()  # so that nothing is pivoted
     lu = splu(
         dominant, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True, "Equil": False}
     )
-    place_of = lu.perm_c.astype(np.int64)
-    return np.argsort(place_of), place_of
+    yield lu.perm_c.astype(np.int64)
+    if 0 < m_eq < m:
+        yield np.concatenate([np.arange(m - m_eq, m), np.arange(m - m_eq)])
+
+
+def _eliminated(R: Any, place_of: np.ndarray) -> tuple[np.ndarray, Any, Any, np.ndarray]:
+    """How an order assembles and fills: the pairs with their places, the upper triangle's pattern, the factor's columns."""
+    m = R.shape[0]
+    start, row, column, product = _pairs(R, place_of)
+    keys = np.concatenate([column, place_of]) * m + np.concatenate([row, place_of])
+    entries, places = np.unique(keys, return_inverse=True)
+    upper = np.searchsorted(entries, np.arange(m + 1) * m), entries % m
+    return place_of, (start, places, product), upper, _column_counts(*upper)
 
 
 def _pairs(R: Any, place_of: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
