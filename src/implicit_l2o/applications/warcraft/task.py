@@ -111,7 +111,7 @@ class WarcraftTask(AbstractMapTask):
     Example:
         >>> import torch
         >>> from implicit_l2o.applications.warcraft import PatchNetwork, WarcraftTask
-        >>> task = WarcraftTask(side=3, network=PatchNetwork(width=4))
+        >>> task = WarcraftTask(side=3, network=PatchNetwork(width=4), gamma=1.0)
         >>> path = task.answer(task.infer(torch.zeros(1, 24, 24, 3, dtype=torch.uint8)))
         >>> path[0].diagonal()
         tensor([1., 1., 1.])
@@ -122,7 +122,7 @@ class WarcraftTask(AbstractMapTask):
         *,
         side: int = 12,
         network: AbstractNetworkSpec | None = None,
-        gamma: float = 0.1,
+        gamma: float = 0.05,
         loss: Literal["solution", "fenchel_young"] = "fenchel_young",
         level: float | None = 1.0,
         perturbation: float = 0.0,
