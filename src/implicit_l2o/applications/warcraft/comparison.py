@@ -178,7 +178,7 @@ def _scores(target: Path) -> dict[str, Any]:
 @torch.no_grad()
 def _certified(task: WarcraftTask, data: WarcraftData) -> dict[str, Any]:
     """What the certificates say of the test maps, the doubt calibrated on the validation maps."""
-    calibrate_task(task, data, Calibration(p_pass=0.9, p_warn=0.05, p_fail=0.05))
+    calibrate_task(task, data, Calibration(p_pass=0.9, p_warn=0.05, p_fail=0.05, resolution=1e-6))
     images, best, costs = data.splits.test.tensors
     parts = [task.examine(part, ()) for part in images.split(250)]
     found = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
