@@ -31,7 +31,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m implicit_l2o.applications.warcraft", description="All methods on Warcraft maps."
     )
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS), metavar="NAME")
-    parser.add_argument("--seeds", nargs="*", type=int, default=[1, 2, 3], metavar="SEED", help="of maps and weights")
+    parser.add_argument("--seeds", nargs="*", type=int, default=[11, 12, 13], metavar="SEED", help="of maps and weights")
     parser.add_argument("--train", type=int, default=10_000, metavar="COUNT", help="of training maps")
     parser.add_argument("--validation", type=int, default=500, metavar="COUNT")
     parser.add_argument("--test", type=int, default=1000, metavar="COUNT")

@@ -18,7 +18,7 @@ from implicit_l2o.applications.warcraft.data import WarcraftData
 from implicit_l2o.applications.warcraft.task import AbstractMapTask, WarcraftTask
 from implicit_l2o.data.warcraft import CellGrid
 from implicit_l2o.interop.pyepo import DBB, PFYL
-from implicit_l2o.training import Calibration, Optimization, Splits, count_parameters, fit
+from implicit_l2o.training import Calibration, Optimization, Samples, Splits, count_parameters, fit
 from implicit_l2o.training.calibrate import calibrate_task
 from implicit_l2o.training.fit import one_thread, quiet
 
@@ -96,7 +96,11 @@ def run(method: str, data: WarcraftData, folder: Path, *, epochs: int | None = N
         "parameters": count_parameters(task),
     }
     if isinstance(task, WarcraftTask):
-        record |= _certified(task, data)
+        samples = _examined(task, data)
+        record |= _certified(task, samples)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for name, (figure, _) in task.figures(samples, data.splits).items():
+            figure.savefig(folder / f"{method}_{name.lower()}.svg")
     _save(target, decide(task, data.splits.test.tensors[0]), record)
 
 
@@ -176,24 +180,30 @@ def _scores(target: Path) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def _certified(task: WarcraftTask, data: WarcraftData) -> dict[str, Any]:
-    """What the certificates say of the test maps, the doubt calibrated on the validation maps."""
+def _examined(task: WarcraftTask, data: WarcraftData) -> Samples:
+    """Everything known of the test maps, the doubt calibrated on the validation maps."""
     calibrate_task(task, data, Calibration(p_pass=0.9, p_warn=0.05, p_fail=0.05, resolution=1e-6))
-    images, best, costs = data.splits.test.tensors
-    parts = [task.examine(part, ()) for part in images.split(250)]
+    batch = data.splits.test.tensors
+    parts = [task.examine(part) for part in batch[0].split(250)]
     found = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    names = [certificate.name for certificate in task.all_certificates()]
+    return Samples(names=tuple(c.name for c in task.all_certificates()), batch=tuple(batch), **found)
+
+
+def _certified(task: WarcraftTask, samples: Samples) -> dict[str, Any]:
+    """What the certificates say of the test maps."""
+    assert samples.residual is not None
+    _, best, costs = samples.batch
     metrics = {label.name.lower(): task.fresh_metrics() for label in il2o.Label}
     record: dict[str, Any] = {
-        "violation": float(found["values"][:, names.index(VIOLATION)].max()),
-        "residual": float(found["residual"].max()),
-        "converged": float((found["status"] == il2o.Status.CONVERGED).double().mean()),
+        "violation": float(samples.values[:, samples.names.index(VIOLATION)].max()),
+        "residual": float(samples.residual.max()),
+        "converged": float((samples.status == il2o.Status.CONVERGED).double().mean()),
     }
     for label in il2o.Label:
-        where = found["worst"] == label
+        where = samples.worst == label
         key = label.name.lower()
         record[f"share_{key}"] = float(where.double().mean())
-        metrics[key].update(found["answer"][where], costs[where], best[where])
+        metrics[key].update(samples.answer[where], costs[where], best[where])
         record[f"exact_{key}"] = float(metrics[key].compute()["exact"]) if bool(where.any()) else None
     return record
 

@@ -104,3 +104,15 @@ class IdenticalRate(AbstractPathMetric):
         """See the base."""
         same = (paths == best).flatten(1).all(1)
         return same, torch.ones_like(same)
+
+
+@final
+class Hamming(AbstractPathMetric):
+    """In how many cells a path differs from the one on file, the mean over the maps; it needs no costs."""
+
+    higher_is_better = False
+
+    def parts(self, paths: Tensor, costs: Tensor, best: Tensor) -> tuple[Tensor, Tensor]:
+        """See the base."""
+        differ = (paths != best).flatten(1).sum(1)
+        return differ, torch.ones_like(differ)

@@ -14,7 +14,14 @@ from torchmetrics import Metric, MetricCollection
 import implicit_l2o as il2o
 from implicit_l2o.applications.warcraft import figures
 from implicit_l2o.applications.warcraft.certificates import CONSTRAINTS, VIOLATION, FlowOffPath
-from implicit_l2o.applications.warcraft.metrics import SAME, CostRatio, ExactRate, IdenticalRate, NormalizedRegret
+from implicit_l2o.applications.warcraft.metrics import (
+    SAME,
+    CostRatio,
+    ExactRate,
+    Hamming,
+    IdenticalRate,
+    NormalizedRegret,
+)
 from implicit_l2o.applications.warcraft.model import AbstractNetworkSpec, PatchNetwork, PathFinder, decide, perturb
 from implicit_l2o.data.warcraft import CellGrid, path_costs
 from implicit_l2o.losses import fenchel_young
@@ -59,6 +66,7 @@ class AbstractMapTask(AbstractTask):
             "cost_ratio": CostRatio(),
             "exact": ExactRate(),
             "identical": IdenticalRate(),
+            "hamming": Hamming(),
         }
 
     def update(self, metrics: MetricCollection, inference: il2o.Inference, batch: Sequence[Tensor]) -> None:
@@ -96,7 +104,7 @@ class WarcraftTask(AbstractMapTask):
         network: from a map to costs; None takes `PatchNetwork()`.
         gamma: of the quadratic term that makes the answer differentiable. The squared error wants a larger one, 0.3, or
             first flows are paths, with no derivative.
-        loss: what a training minimises, on the validation data too.
+        loss: what a training minimises. The epoch is chosen by the paths, `monitor`.
         level: mean predicted cost of every map; None lets it be learned, by the Fenchel-Young loss with a perturbation.
         perturbation: standard deviation of the noise on the predicted costs in training; 0 for none.
         copies: perturbed solutions for each map.
@@ -116,6 +124,8 @@ class WarcraftTask(AbstractMapTask):
         >>> path[0].diagonal()
         tensor([1., 1., 1.])
     """
+
+    monitor = "val/hamming"  # a smaller loss is not always a better decision, and this needs no costs either
 
     def __init__(
         self,
