@@ -1,12 +1,13 @@
 """All methods on Warcraft maps with the same network and time: `python -m implicit_l2o.applications.warcraft`.
 
-    python -m implicit_l2o.applications.warcraft      # writes results/warcraft.json; half an hour on one core
-    python scripts/check_warcraft.py                  # computes its numbers again, from the paths on file
+    python -m implicit_l2o.applications.warcraft --assets docs/assets   # writes results/warcraft.json; half an hour
+    python scripts/check_warcraft.py                                    # computes its numbers again, from the paths on file
 
 It can be interrupted: what was trained is on file, and is not trained again.
 """
 
 import argparse
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,13 +32,16 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m implicit_l2o.applications.warcraft", description="All methods on Warcraft maps."
     )
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS), metavar="NAME")
-    parser.add_argument("--seeds", nargs="*", type=int, default=[11, 12, 13], metavar="SEED", help="of maps and weights")
+    parser.add_argument(
+        "--seeds", nargs="*", type=int, default=[11, 12, 13], metavar="SEED", help="of maps and weights"
+    )
     parser.add_argument("--train", type=int, default=10_000, metavar="COUNT", help="of training maps")
     parser.add_argument("--validation", type=int, default=500, metavar="COUNT")
     parser.add_argument("--test", type=int, default=1000, metavar="COUNT")
     parser.add_argument("--epochs", type=int, default=None, metavar="COUNT", help="of all methods, instead of theirs")
     parser.add_argument("--runs", type=Path, default=Path("runs/warcraft"), metavar="FOLDER")
     parser.add_argument("--out", type=Path, default=Path("results"), metavar="FOLDER")
+    parser.add_argument("--assets", type=Path, default=None, metavar="FOLDER", help="for the figures of the first seed")
     return parser
 
 
@@ -65,6 +69,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "machine": machine(),
     }
     write_json(options.out / "warcraft.json", result)
+    for figure in ("paths", "doubt"):
+        drawn = options.runs / f"seed_{options.seeds[0]}" / f"fenchel_young_{figure}.svg"
+        if options.assets is not None and drawn.exists():
+            shutil.copy(drawn, options.assets / f"warcraft_{figure}.svg")
     return 0
 
 
