@@ -45,11 +45,11 @@ class Method:
 _RATE = Optimization(learning_rate=5e-3)
 METHODS: Mapping[str, Method] = {
     "fenchel_young": Method(
-        lambda: WarcraftTask(gamma=0.05, level=1.0, perturbation=0.0, optimization=_RATE),
+        lambda: WarcraftTask(gamma=0.01, level=1.0, optimization=_RATE),
         10,
     ),
     "solution": Method(
-        lambda: WarcraftTask(loss="solution", gamma=0.3, level=1.0, perturbation=0.0, optimization=_RATE),
+        lambda: WarcraftTask(loss="solution", gamma=0.3, level=1.0, training_tolerance=0.2, optimization=_RATE),
         10,
     ),
     "pyepo_pfyl": Method(lambda: PyEPOTask(PFYL(samples=1, sigma=0.03), level=1.0, optimization=_RATE), 15),

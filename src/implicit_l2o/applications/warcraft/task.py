@@ -109,7 +109,7 @@ class WarcraftTask(AbstractMapTask):
         perturbation: standard deviation of the noise on the predicted costs in training; 0 for none.
         copies: perturbed solutions for each map.
         tolerance: of an inference, in units of flow. It is solved exactly, by Newton's method on the dual, up to rounding.
-        training_tolerance: of a solve in training.
+        training_tolerance: of a solve in training by Davis-Yin; None solves exactly there too.
         backward: None takes `JFB()`.
         optimization: AdamW and its schedule.
 
@@ -132,19 +132,20 @@ class WarcraftTask(AbstractMapTask):
         *,
         side: int = 12,
         network: AbstractNetworkSpec | None = None,
-        gamma: float = 0.05,
+        gamma: float = 0.01,
         loss: Literal["solution", "fenchel_young"] = "fenchel_young",
         level: float | None = 1.0,
         perturbation: float = 0.0,
         copies: int = 1,
         tolerance: float = 1e-3,
-        training_tolerance: float = 0.2,
+        training_tolerance: float | None = None,
         backward: il2o.AbstractBackward | None = None,
         optimization: Optimization | None = None,
     ) -> None:
         if loss not in ("solution", "fenchel_young"):
             raise ValueError(f'loss must be "solution" or "fenchel_young"; got {loss!r}.')
-        for name, value in (("gamma", gamma), ("tolerance", tolerance), ("training_tolerance", training_tolerance)):
+        loose = tolerance if training_tolerance is None else training_tolerance
+        for name, value in (("gamma", gamma), ("tolerance", tolerance), ("training_tolerance", loose)):
             if not value > 0:
                 raise ValueError(f"WarcraftTask needs {name} > 0; got {name}={value}.")
         if level is not None and not level > 0:
@@ -162,7 +163,13 @@ class WarcraftTask(AbstractMapTask):
         self._noise = (perturbation, copies)
         # A solve that runs out of steps is near enough for a training, so there is nothing to warn of.
         self._solve = il2o.LPLayer(
-            lp, gamma=gamma, tolerance=training_tolerance, max_steps=300, backward=backward, on_failure="ignore"
+            lp,
+            gamma=gamma,
+            tolerance=loose,
+            max_steps=300,
+            polish=training_tolerance is None,
+            backward=backward,
+            on_failure="ignore",
         )
 
     def costs(self, d: Tensor) -> Tensor:
