@@ -77,6 +77,8 @@ results: setup  ## run the experiments of the tables again, some hours, and fill
 	$(BIN)/python -m implicit_l2o.applications.knapsack tune
 	$(BIN)/python -m implicit_l2o.applications.knapsack run
 	$(BIN)/python scripts/check_knapsack.py
+	$(BIN)/python -m implicit_l2o.applications.warcraft --seeds 21 22 23 --assets docs/assets
+	$(BIN)/python scripts/check_warcraft.py
 	$(call SEEDED,travelling_salesman_20,$(THREE),) --figures tours doubt
 	set -e; for name in travelling_salesman_20_degree_6 travelling_salesman_50; do $(call SEEDED,$$name,$(THREE),); done
 	$(BIN)/python -m benchmarks.tours

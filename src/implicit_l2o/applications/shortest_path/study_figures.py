@@ -43,7 +43,7 @@ def _excesses(ax: Axes, trainings: Sequence[Mapping[str, Any]]) -> None:
     ax.set(yticks=range(len(names)), yticklabels=names, xlabel="expected regret above the floor", xlim=(0, None))
     ax.invert_yaxis()
     ax.grid(alpha=0.25, axis="x")
-    ax.legend(frameon=False, loc="lower right")
+    ax.legend(frameon=False, loc="upper right")
     ax.spines[["top", "right"]].set_visible(False)
 
 
