@@ -1,6 +1,7 @@
 """The programs and their halves, and what is measured on them."""
 
 import argparse
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -101,13 +102,40 @@ def compare(cases: Sequence[Case], constant: float, exponent: float) -> dict[str
     return kept
 
 
+def judge(result: dict[str, Any], cases: Sequence[Case]) -> dict[str, list[Case]]:
+    """Score every rule on both halves, into `result`; the halves."""
+    halves = {half: [case for case in cases if case.name in result[half]] for half in ("tuning", "held_out")}
+    result["rules"] = {
+        name: {half: score(rule, of) for half, of in halves.items()} for name, rule in rules(halves["tuning"])
+    }
+    for name, found in result["rules"].items():
+        print(f"{name:50s} {found['tuning']['mean']:.2f} tuning, {found['held_out']['mean']:.2f} held out", flush=True)
+    return halves
+
+
+def counted(result: dict[str, Any]) -> list[Case]:
+    """The cases of a file, so that a changed rule is judged without counting again."""
+    cases = []
+    for title, case in result["cases"].items():
+        name, gamma = title.rsplit(", gamma ", 1)
+        steps, x, residual = (np.array(case[key]) for key in ("steps", "x", "residual"))
+        cases.append(Case(name, float(gamma), case["features"], steps, residual, x))
+    return cases
+
+
 def main(description: str) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.lp_steps", description=description)
     parser.add_argument("--programs", nargs="+", default=[*TUNING, *HELD_OUT], metavar="NAME", help="default: all")
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "lp_steps.json")
+    parser.add_argument("--rules", action="store_true", help="judge the rules again by the iterations that are on file")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    if options.rules:
+        result = json.loads(options.out.read_text())
+        judge(result, counted(result))
+        write_json(options.out, result)
+        return
     cases: list[Case] = []
     result: dict[str, Any] = {
         "command": "python -m benchmarks.lp_steps",
@@ -130,13 +158,8 @@ def main(description: str) -> None:
             write_json(options.out, result)
             best = float(case.steps[case.x.argmin()])
             print(f"{name:22s} gamma {gamma:<5g} best step {best:6.3g}, {case.x.min():5.0f} iterations", flush=True)
-    halves = {half: [case for case in cases if case.name in result[half]] for half in ("tuning", "held_out")}
-    result["rules"] = {
-        name: {half: score(rule, of) for half, of in halves.items()} for name, rule in rules(halves["tuning"])
-    }
+    halves = judge(result, cases)
     write_json(options.out, result)
-    for name, found in result["rules"].items():
-        print(f"{name:50s} {found['tuning']['mean']:.2f} tuning, {found['held_out']['mean']:.2f} held out", flush=True)
     constant, exponent, _ = fitted(halves["tuning"], None)
     result["balance"] = {half: compare(of, constant, exponent) for half, of in halves.items()}
     write_json(options.out, result)
