@@ -38,7 +38,7 @@ def test_a_run_writes_every_file(il2o, project, pages):
     run = project / "runs" / "tiny"
     names = {path.name for path in run.iterdir() if "tfevents" not in path.name}
     wanted = ["config.yaml", "metrics.csv", "checkpoints", "model.ckpt", "results.json", "certificates.json"]
-    assert names == {*wanted, "predictions.npz", "figures", "report.html"}
+    assert names == {*wanted, "predictions.npz", "baselines.npz", "figures", "report.html"}
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     assert any("tfevents" in path.name for path in run.iterdir())
 
