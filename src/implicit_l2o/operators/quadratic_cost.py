@@ -76,6 +76,8 @@ class QuadraticCost(AbstractSmooth):
 
     def apply(self, x: Float[Tensor, "B *shape"]) -> Float[Tensor, "B *shape"]:
         """`linear + diagonal * x + matrix x`."""
+        if isinstance(self.linear, Tensor) and isinstance(self.diagonal, float) and self.matrix is None:
+            return torch.add(self.linear, x, alpha=self.diagonal)  # one pass over memory
         gradient = self._curvature(x)
         return gradient if self.linear is None else gradient + self.linear
 

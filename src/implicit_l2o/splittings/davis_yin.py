@@ -83,11 +83,11 @@ class DavisYin(AbstractSplitting):
 
     def _points(self, z: Tensor) -> tuple[Tensor, Tensor]:
         x = self.readout(z)
-        reflected = 2 * x - z
+        reflected = torch.lerp(z, x, 2.0)  # 2 x - z, in one pass over memory
         if self.problem.F is not None:
             step, slope = self.step_size, self.problem.F.apply(x)
             if isinstance(step, Tensor):
-                reflected = reflected - _batch.expand(step, z) * slope
+                reflected = torch.addcmul(reflected, _batch.expand(step, z), slope, value=-1)
             else:
                 reflected = torch.sub(reflected, slope, alpha=step)
         y = reflected if self.problem.h is None else self.problem.h.prox(reflected, self.step_size)
