@@ -4,6 +4,8 @@ A 1-tree is a spanning tree over the cities 1 to n - 1 and the two cheapest edge
 every city has two edges, so for any prices `pi` of the cities `min over 1-trees of sum_e (c_e + pi_i + pi_j) - 2 sum pi` is
 a lower bound. Its subgradient in `pi` is the number of edges at each city less two.
 
+Longer than most files here: bound, branching and the search share their arrays and are read together.
+
 Edges have a state: 0 open, 1 in every tour of the subproblem, -1 in none.
 
 Source: M. Held and R. M. Karp, The traveling-salesman problem and minimum spanning trees II, Math. Prog. 1 (1971);
