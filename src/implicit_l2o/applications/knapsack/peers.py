@@ -101,8 +101,8 @@ class CvxpyLayersTask(AbstractKnapsackTask):
         optimization: Optimization | None = None,
         seed: int | None = None,
     ) -> None:
-        import cvxpy as cp
-        from cvxpylayers.torch import CvxpyLayer  # pyright: ignore[reportPrivateImportUsage]
+        import cvxpy as cp  # pyright: ignore[reportMissingImports]
+        from cvxpylayers.torch import CvxpyLayer  # pyright: ignore[reportMissingImports, reportPrivateImportUsage]
 
         items = items_of_run(items, seed)
         super().__init__(

@@ -92,7 +92,7 @@ class _CvxpyLayer:
     """`w -> x(w)`; it holds no weights, and a copy of a task shares it, for what it compiled cannot be copied."""
 
     def __init__(self, grid: Grid, gamma: float) -> None:
-        import cvxpy as cp
+        import cvxpy as cp  # pyright: ignore[reportMissingImports]
         from cvxpylayers.torch import CvxpyLayer  # pyright: ignore[reportMissingImports, reportPrivateImportUsage]
 
         x, cost = cp.Variable(grid.n_arcs), cp.Parameter(grid.n_arcs)
