@@ -1,0 +1,1 @@
+"""Computed tomography: reconstructions that keep hard constraints, with certificates."""
