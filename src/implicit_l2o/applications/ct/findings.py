@@ -14,7 +14,7 @@ from implicit_l2o.applications.ct.certificates import without_solve
 from implicit_l2o.applications.ct.strangers import corrupted_sinograms, strange_phantoms
 
 TEST, TRUTH, WRONG = "test images", "ground truth", "wrong signal"
-ANY = "any"
+SOLVE, ANY = "not converged", "any"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -27,6 +27,7 @@ class Examined:
         x: the images.
         d: the sinograms they are to explain.
         report: of the certificates.
+        solved: whether the answers come from a solve.
         truth: the true images, where they are known.
     """
 
@@ -35,15 +36,23 @@ class Examined:
     x: Float[Tensor, "N 1 H W"]
     d: Float[Tensor, "N angles bins"]
     report: il2o.CertificateReport
+    solved: bool
     truth: Float[Tensor, "N 1 H W"] | None = None
 
     def fail_shares(self) -> dict[str, float]:
-        """By certificate, and `"any"`: the share that fails."""
+        """The share that fails: by property, whose solve did not converge, and any of these.
+
+        A report fails every property of an answer whose solve did not converge. Here a property counts as failing by its own
+        value alone, so that the shares tell what each of them catches; the solve has a share of its own.
+        """
         shares = {
-            name: _share(column == il2o.Label.FAIL)
-            for name, column in zip(self.report.names, self.report.labels.unbind(1), strict=True)
+            name: _share(~(column <= limits[1]))  # NaN fails
+            for name, column, limits in zip(
+                self.report.names, self.report.values.unbind(1), self.report.limits, strict=True
+            )
         }
-        return shares | {ANY: _share(self.report.worst == il2o.Label.FAIL)}
+        solve = {SOLVE: _share(~self.report.converged)} if self.solved else {}
+        return shares | solve | {ANY: _share(self.report.worst == il2o.Label.FAIL)}
 
 
 @torch.no_grad()
@@ -86,30 +95,21 @@ def demonstrate(
     examined = []
     for kind, group, d, truth in own:
         x, report = _answers(infer, certificates, d, batch)
-        examined.append(Examined(kind=kind, group=group, x=x, d=d, report=report, truth=truth))
+        examined.append(Examined(kind=kind, group=group, x=x, d=d, report=report, solved=True, truth=truth))
     given = [(TRUTH, "signal", images), (WRONG, "signal", examined[0].x.roll(1, 0))]
     given += [(name, "method", x) for name, x in (others or {}).items()]
     for kind, group, x in given:
         report = il2o.certify(without_solve(certificates), il2o.Inference(x=x, data=data))
-        examined.append(Examined(kind=kind, group=group, x=x, d=data, report=report, truth=images))
+        examined.append(Examined(kind=kind, group=group, x=x, d=data, report=report, solved=False, truth=images))
     return tuple(examined)
 
 
 def table(examined: Iterable[Examined]) -> dict[str, dict[str, Any]]:
     """The demonstration as plain values for `results.json`, by kind.
 
-    Per kind `group`, `count`, `converged` (the share that is a finite answer of a solve that ended), and `fails`: the share
-    that fails, by certificate and of any.
+    Per kind its `group`, the `count`, and `fails`: see `Examined.fail_shares`.
     """
-    return {
-        part.kind: {
-            "group": part.group,
-            "count": len(part.x),
-            "converged": _share(part.report.converged),
-            "fails": part.fail_shares(),
-        }
-        for part in examined
-    }
+    return {part.kind: {"group": part.group, "count": len(part.x), "fails": part.fail_shares()} for part in examined}
 
 
 def _answers(
