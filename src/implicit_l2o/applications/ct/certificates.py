@@ -23,10 +23,11 @@ INCONSISTENCY = "data inconsistency (bound)"
 RESIDUAL = "relative residual"
 GAP = "suboptimality (bound)"
 REGULARISER = "learned regulariser"
+POTENTIAL = "learned potential"
 VARIATION = "total variation"
 SPARSITY = "sparsity"
 
-Map: TypeAlias = Callable[[Tensor], Tensor]  # of images to images, (B, 1, H, W) to the same
+Map: TypeAlias = Callable[[Tensor], Tensor]  # of images (B, 1, H, W) to images, or to one number each (B,)
 Radius: TypeAlias = float | Callable[[Tensor], Tensor]  # the number delta, or delta of each measurement: d to (B,)
 
 UNIT_BOX = il2o.Box(lower=0.0, upper=1.0)
@@ -154,6 +155,32 @@ class RegulariserResidual(il2o.AbstractMeasure):
 
 
 @dataclass(frozen=True, eq=False)
+class PotentialValue(il2o.AbstractMeasure):
+    """`f(x)` of a learned convex potential: how unlikely an image is to it.
+
+    Its gradient, on which `RegulariserResidual` looks, is bounded for the potentials that keep edges: many sharp edges
+    raise the value where they hardly raise the gradient.
+
+    Args:
+        value: `f`, of images `(B, 1, H, W)` to one number each, `(B,)`.
+        name: shown in the report.
+
+    Example:
+        >>> import torch, implicit_l2o as il2o
+        >>> from implicit_l2o.applications.ct.certificates import PotentialValue
+        >>> PotentialValue(lambda x: x.flatten(1).abs().sum(1))(il2o.Inference(x=torch.ones(1, 1, 2, 2)))
+        tensor([4.])
+    """
+
+    value: Map
+    name: str = field(default=POTENTIAL, kw_only=True)
+
+    def __call__(self, inference: il2o.Inference) -> Float[Tensor, " B"]:
+        """`f(x)`, per sample."""
+        return self.value(inference.x)
+
+
+@dataclass(frozen=True, eq=False)
 class SuboptimalityBound(il2o.AbstractMeasure):
     """A proven bound on `(f(x) - f*) / f(x)`: how far a convex `f >= 0` is above its least value under the constraints.
 
@@ -227,12 +254,13 @@ def fixed_certificates(
 
 
 def learned_measures(
-    force: Map | None = None, *, K: il2o.AbstractLinearOperator | None = None
+    force: Map | None = None, *, value: Map | None = None, K: il2o.AbstractLinearOperator | None = None
 ) -> tuple[il2o.AbstractMeasure, ...]:
     """The properties to be calibrated on data (`il2o.calibrate`): what images of the training's kind are like.
 
     Args:
         force: of the learned regulariser, as for `RegulariserResidual`; None where there is none.
+        value: of a learned potential, as for `PotentialValue`; None where there is none.
         K: a transform in which the images are sparse; None leaves sparsity out.
 
     Example:
@@ -241,8 +269,9 @@ def learned_measures(
         ['learned regulariser', 'total variation']
     """
     regulariser = () if force is None else (RegulariserResidual(force),)
+    potential = () if value is None else (PotentialValue(value),)
     sparsity = () if K is None else (il2o.Sparsity(K, order=1, name=SPARSITY),)
-    return (*regulariser, il2o.TotalVariation(name=VARIATION), *sparsity)
+    return (*regulariser, *potential, il2o.TotalVariation(name=VARIATION), *sparsity)
 
 
 def without_solve(certificates: Sequence[il2o.Certificate]) -> tuple[il2o.Certificate, ...]:
