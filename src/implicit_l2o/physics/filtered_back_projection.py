@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from implicit_l2o.physics._interpolation import interpolation_matrix
+from implicit_l2o.physics._stored_matrix import StoredMatrix
 from implicit_l2o.physics.projector import Projector
 
 Filter = Literal["ram-lak", "shepp-logan", "cosine", "hamming", "hann"]
@@ -18,10 +20,11 @@ Filter = Literal["ram-lak", "shepp-logan", "cosine", "hamming", "hann"]
 @final
 @dataclass(frozen=True, eq=False)
 class FilteredBackProjection:
-    """The inverse of the projector for many angles and no noise: `x = sum_i w_i A_i^T (q * d_i)`.
+    """The inverse of the projector for many angles and no noise: `x = sum_i w_i B_i (q * d_i)`.
 
-    `q` is the ramp filter times a window that falls to the cutoff, and `w_i` the share of half a turn that angle `i`
-    stands for. The values are those of the image (attenuation), not clipped to any range.
+    `q` is the ramp filter times a window that falls to the cutoff, `B_i` reads the filtered sinogram at every pixel by
+    linear interpolation, and `w_i` is the share of half a turn that angle `i` stands for. The values are those of the image
+    (attenuation), not clipped to any range.
 
     Args:
         projector: the one that made the data.
@@ -55,10 +58,12 @@ class FilteredBackProjection:
 
     def __call__(self, d: Float[Tensor, "B angles bins"]) -> Float[Tensor, "B 1 n n"]:
         """The reconstruction; linear in `d`, and differentiable."""
+        self.projector.check_sinogram(d)
         response, weights = self._response.to(d), self._weights.to(d)
         bins, padded = d.shape[-1], 2 * (len(self._response) - 1)
         filtered = torch.fft.irfft(torch.fft.rfft(d, n=padded) * response, n=padded)[..., :bins]
-        return self.projector.adjoint(filtered * weights[:, None])
+        x = self._interpolation.adjoint(filtered * weights[:, None])
+        return x.reshape(d.shape[0], *self.projector.in_shape)
 
     @cached_property
     def _response(self) -> Tensor:
@@ -77,13 +82,12 @@ class FilteredBackProjection:
 
     @cached_property
     def _weights(self) -> Tensor:
-        """Of each angle: its share of half a turn, and what makes `A^T` an interpolation.
+        """Of each angle: its share of half a turn, times what makes line integrals of `d`."""
+        return torch.from_numpy(_angular_weights(np.asarray(self.projector.geometry.angles)) * self.projector.scale)
 
-        One angle's part of `R^T` sums to `pixel_size^2 / spacing` at each pixel; `A^T = R^T / scale` and `d = R x / scale`.
-        """
-        geometry = self.projector.geometry
-        factor = self.projector.scale**2 * geometry.spacing / geometry.pixel_size**2
-        return torch.from_numpy(_angular_weights(np.asarray(geometry.angles)) * factor)
+    @cached_property
+    def _interpolation(self) -> StoredMatrix:
+        return StoredMatrix(interpolation_matrix(self.projector.geometry), self.projector.dtype)
 
 
 def _window(name: Filter, frequency: np.ndarray) -> np.ndarray:

@@ -1,16 +1,16 @@
 """The parallel-beam projector: a stored sparse matrix of norm one and its exact transpose."""
 
 from dataclasses import dataclass, field
-from typing import Any, final
+from typing import final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from implicit_l2o import _batch
-from implicit_l2o.operators._sparse import SparseMatrix, sparse_norm_bound
+from implicit_l2o.operators._sparse import sparse_norm_bound
 from implicit_l2o.operators.base import AbstractLinearOperator
 from implicit_l2o.physics._joseph import joseph_matrix
+from implicit_l2o.physics._stored_matrix import StoredMatrix
 from implicit_l2o.physics.geometry import Geometry
 
 
@@ -20,7 +20,8 @@ class Projector(AbstractLinearOperator):
     """Line integrals of images, divided by the norm of the map: `A = R / scale` with `|A| = 1`.
 
     `R` is Joseph's projector: `scale * A x` are the line integrals in the units of the geometry. The adjoint is the
-    transposed matrix itself, and both products differentiate any number of times, forwards and backwards.
+    transposed matrix itself, and both products differentiate any number of times, forwards and backwards. They run on the
+    device of their argument.
 
     Args:
         geometry: which lines.
@@ -43,7 +44,7 @@ class Projector(AbstractLinearOperator):
     geometry: Geometry
     dtype: torch.dtype = field(default=torch.float32, kw_only=True)
     scale: float = field(init=False)
-    _matrix: SparseMatrix = field(init=False, repr=False)
+    _matrix: StoredMatrix = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.dtype not in (torch.float32, torch.float64):
@@ -53,7 +54,7 @@ class Projector(AbstractLinearOperator):
         if scale == 0:
             raise ValueError("Projector: no ray of the geometry meets the image, so there is no norm to divide by.")
         object.__setattr__(self, "scale", scale)
-        object.__setattr__(self, "_matrix", SparseMatrix.of(matrix / scale, self.dtype, "cpu"))
+        object.__setattr__(self, "_matrix", StoredMatrix(matrix / scale, self.dtype))
 
     @property
     def in_shape(self) -> tuple[int, ...]:
@@ -72,18 +73,21 @@ class Projector(AbstractLinearOperator):
 
     def apply(self, x: Float[Tensor, "B 1 n n"]) -> Float[Tensor, "B angles bins"]:
         """`A x`, the sinogram of norm at most `|x|`."""
-        self._check(x, self.in_shape, "images")
-        return self._matrix.apply(_batch.flatten(x)).reshape(x.shape[0], *self.out_shape)
+        _check(x, self.in_shape, self.dtype, "images")
+        return self._matrix.apply(x).reshape(x.shape[0], *self.out_shape)
 
     def adjoint(self, y: Float[Tensor, "B angles bins"]) -> Float[Tensor, "B 1 n n"]:
         """`A^T y`, the unfiltered back-projection."""
-        self._check(y, self.out_shape, "sinograms")
-        return self._matrix.adjoint(_batch.flatten(y)).reshape(y.shape[0], *self.in_shape)
+        self.check_sinogram(y)
+        return self._matrix.adjoint(y).reshape(y.shape[0], *self.in_shape)
 
-    def _check(self, x: Any, shape: tuple[int, ...], what: str) -> None:
-        if tuple(x.shape[1:]) != shape:
-            raise ValueError(
-                f"Projector takes {what} of shape (B, {', '.join(map(str, shape))}); got {tuple(x.shape)}."
-            )
-        if x.dtype != self.dtype:
-            raise ValueError(f"Projector computes in {self.dtype}; got {what} in {x.dtype}: convert one of them.")
+    def check_sinogram(self, y: Tensor) -> None:
+        """Raise a `ValueError` that says what a sinogram of this projector is, unless `y` is one."""
+        _check(y, self.out_shape, self.dtype, "sinograms")
+
+
+def _check(x: Tensor, shape: tuple[int, ...], dtype: torch.dtype, what: str) -> None:
+    if tuple(x.shape[1:]) != shape:
+        raise ValueError(f"Projector takes {what} of shape (B, {', '.join(map(str, shape))}); got {tuple(x.shape)}.")
+    if x.dtype != dtype:
+        raise ValueError(f"Projector computes in {dtype}; got {what} in {x.dtype}: convert one of them.")
