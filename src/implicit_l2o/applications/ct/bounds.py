@@ -48,7 +48,8 @@ def suboptimality(
         direction: `u`, of any length.
 
     Returns:
-        The bound per sample, in the unit of `f`, in double precision; up to the rounding of `A`.
+        The bound per sample, in the unit of `f`, in double precision; up to the rounding of `A`. Infinite where `u` proves
+        that no image meets the constraints, for then there is no best one.
 
     Example:
         >>> import torch, implicit_l2o as il2o
@@ -63,7 +64,9 @@ def suboptimality(
     slope = (unit * _flat(d)).sum(1) + radius.double() * unit.norm(dim=1)
     length = _best_length(g, pull, slope)
     reach = (g + length[:, None] * pull).clamp_max(0).sum(1)
-    return (g * _flat(x)).sum(1) - reach + length * slope
+    bound = (g * _flat(x)).sum(1) - reach + length * slope
+    empty = slope < pull.clamp_max(0).sum(1)  # the bound falls for ever: u separates the ball from all sinograms
+    return torch.where(empty, torch.inf, bound)
 
 
 def least_misfit(

@@ -1,10 +1,10 @@
-"""Figures of reconstructions: panels with error and residual, methods side by side, where certificates fail, convergence.
+"""Images of reconstructions: panels with error and residual, methods side by side, and where certificates fail.
 
 All images of a figure share one grey window, all errors one scale. Texts and axes are in matplotlib's defaults, which the
 report sets to its page's colours; the labels are in Okabe and Ito's.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -16,15 +16,16 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import implicit_l2o as il2o
-from implicit_l2o.applications.ct.findings import ANY, Examined
+from implicit_l2o.applications.ct.certificates import BOX
+from implicit_l2o.applications.ct.measures import FIDELITY, REGULARISER
 from implicit_l2o.training import Samples
 
 COLOURS = {il2o.Label.PASS: "#009e73", il2o.Label.WARN: "#e69f00", il2o.Label.FAIL: "#d55e00"}
 WINDOW = (0.0, 1.0)  # of the grey values, in scaled attenuation
-_GROUPS = {"test": "#0072b2", "phantom": "#d55e00", "sinogram": "#cc79a7", "signal": "#888888", "method": "#e69f00"}
-_MODEL, _LIMIT, _MARK = "#0072b2", "#d55e00", "#e69f00"
+_MARK = "#e69f00"
 _ERROR_SCALE = 0.25  # where the colours of the signed error end
 _ZOOM = 4  # a zoom shows this part of the side
+_MAPS = {BOX: "outside [0, 1]", FIDELITY: r"$|A^T(Ax - d)|$", REGULARISER: "size of its force"}
 
 
 class Verdict(NamedTuple):
@@ -43,7 +44,7 @@ class Verdict(NamedTuple):
         return cls(label, tuple(name for name, value in names if value == label))
 
     def __str__(self) -> str:
-        if isinstance(self.reasons, tuple) and len(self.reasons) > 2:
+        if len(self.reasons) > 2:
             return f"{self.label.name}: {len(self.reasons)} certificates"
         return self.label.name + (": " + ", ".join(self.reasons) if self.reasons else "")
 
@@ -54,6 +55,7 @@ def reconstruction(
     *,
     truth: Float[Tensor, "1 H W"] | None = None,
     misfit: Float[Tensor, "angles bins"] | None = None,
+    relative: float | None = None,
     scores: str = "",
     verdict: Verdict | None = None,
 ) -> None:
@@ -64,6 +66,7 @@ def reconstruction(
         x: the reconstruction.
         truth: where it is known.
         misfit: `A x - d`.
+        relative: its norm over that of `d`, for its title.
         scores: such as PSNR and SSIM, for the title.
         verdict: of the certificates, for the title.
 
@@ -90,7 +93,8 @@ def reconstruction(
     _grey(axes["reconstruction"], x, region)
     axes["reconstruction"].set_title("reconstruction", fontsize="medium")
     if misfit is not None:
-        _residual(axes["residual"], misfit, figure)
+        size = "" if relative is None else f"\n{100 * relative:.2f} % of |d|"
+        _residual(axes["residual"], misfit, figure, title="sinogram residual" + size)
     lines = [line for line in (scores, str(verdict) if verdict is not None else "") if line]
     if lines:
         colour = None if verdict is None else COLOURS[verdict.label]
@@ -128,7 +132,7 @@ def side_by_side(truth: Float[Tensor, "1 H W"], answers: Mapping[str, Answer]) -
         'FBP'
     """
     columns = len(answers) + 1
-    figure = _figure(1.95 * columns + 0.3, 6.3)
+    figure = new_figure(1.95 * columns + 0.3, 6.3)
     axes = figure.subplots(3, columns, squeeze=False, height_ratios=(1.0, 1.0, 0.8))
     region = busiest(truth)
     _grey(axes[0, 0], truth, region)
@@ -172,7 +176,7 @@ def where_it_fails(
         >>> figure.axes[1].get_title()
         'box violation'
     """
-    figure = _figure(2.5 * (len(maps) + 1), 2.7)
+    figure = new_figure(2.5 * (len(maps) + 1), 2.7)
     axes = figure.subplots(1, len(maps) + 1, squeeze=False)[0]
     _grey(axes[0], x, None)
     axes[0].set_title("reconstruction", fontsize="medium")
@@ -181,77 +185,11 @@ def where_it_fails(
         shown = ax.imshow(values[0].numpy(), cmap="magma", vmin=0.0, vmax=top, interpolation="nearest")
         _bare(ax)
         ax.set_title(name, fontsize="medium")
+        ax.set_xlabel(_MAPS.get(name, ""), fontsize="small")
         _bar(figure, shown, ax, beyond="max" if float(values.max()) > top else "neither")
     if verdict is not None:
         figure.suptitle(str(verdict), fontsize="medium", color=COLOURS[verdict.label])
     return figure
-
-
-def convergence(trace: Float[Tensor, "steps N"], tolerance: float) -> tuple[Figure, str]:
-    """How the relative residual of the test inferences falls with the iteration: median and spread, and its caption.
-
-    Args:
-        trace: by iteration and image, past the tolerance.
-        tolerance: at which an inference stops.
-    """
-    values = trace.clamp_min(torch.finfo(trace.dtype).tiny).numpy()
-    figure = _figure(6.6, 3.6)
-    ax = figure.subplots()
-    steps = np.arange(1, len(values) + 1)
-    for low, high, shade, name in ((0.0, 1.0, 0.15, "all"), (0.05, 0.95, 0.3, "5 to 95 %")):
-        between = np.quantile(values, (low, high), axis=1)
-        ax.fill_between(steps, *between, color=_MODEL, alpha=shade, linewidth=0, label=name)
-    ax.plot(steps, np.median(values, axis=1), color=_MODEL, linewidth=2, label="median")
-    ax.axhline(tolerance, color=_LIMIT, linestyle="--", linewidth=1.3, label="tolerance")
-    below = values <= tolerance
-    reached = below.any(axis=0)
-    ax.set(yscale="log", xlabel="iteration", ylabel=r"relative residual $|T(z) - z| / |x|$", xlim=(1, len(values)))
-    ax.grid(alpha=0.25)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False)
-    text = (
-        f"{int(reached.sum())} of {values.shape[1]} test inferences reach the tolerance within {len(values)} iterations"
-    )
-    if reached.any():
-        text += f", the median one after {int(np.median(below[:, reached].argmax(axis=0))) + 1}"
-    return figure, text + "; the curves go on past it."
-
-
-def fail_shares(examined: Sequence[Examined]) -> tuple[Figure, str]:
-    """Which share of each kind of answer fails which certificate, as bars, and the caption.
-
-    A certificate that is not asked of a kind (the residual of a solve, of an answer that none made) has no bar there.
-
-    Args:
-        examined: from `findings.demonstrate`.
-    """
-    names = [*dict.fromkeys(name for part in examined for name in part.report.names), ANY]
-    figure = _figure(1.6 + 1.25 * len(names), 0.3 * len(examined) + 0.9)
-    axes = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
-    for ax, name in zip(axes, names, strict=True):
-        for row, part in enumerate(examined):
-            share = part.fail_shares().get(name)
-            if share is None:
-                ax.text(2, row, "-", va="center", fontsize="small")
-                continue
-            ax.barh(row, 100 * share, color=_GROUPS[part.group], height=0.72)
-            right = share > 0.6
-            place = {"ha": "right", "color": "white"} if right else {"ha": "left"}
-            ax.text(
-                100 * share + (-3 if right else 3), row, f"{100 * share:.0f}", va="center", fontsize="small", **place
-            )
-        ax.set(xlim=(0, 100), xticks=[0, 50, 100], yticks=range(len(examined)))
-        ax.set_title(name.replace(" (bound)", "\n(bound)").replace(" ", "\n", 1), fontsize="small")
-        ax.tick_params(left=False, labelsize="small")
-        ax.spines[["top", "right", "left"]].set_visible(False)
-    axes[0].set_yticklabels([part.kind for part in examined])
-    axes[0].invert_yaxis()
-    figure.supxlabel("share that fails, %", fontsize="small")
-    return figure, (
-        "Which share of the answers fails which certificate. Blue: to test measurements, where the calibrated ones fail at "
-        "the chosen level. Vermillion: to phantoms of other kinds; purple: to sinograms that went wrong. Grey: the truth, "
-        "and answers to another measurement. Orange: other methods' answers to the test measurements."
-    )
 
 
 def busiest(image: Float[Tensor, "1 H W"]) -> tuple[int, int, int]:
@@ -324,7 +262,7 @@ def _bare(ax: Axes) -> None:
     ax.spines[:].set_visible(False)
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     """A figure of its own: no window, no state shared with a user's pyplot."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
