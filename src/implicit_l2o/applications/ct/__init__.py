@@ -1,1 +1,4 @@
-"""Computed tomography: reconstructions that keep hard constraints, with certificates."""
+"""Computed tomography from few views: learned regularisers with a guaranteed fidelity, and what they are compared with."""
+
+from implicit_l2o.applications.ct.base import ReconstructionTask as ReconstructionTask
+from implicit_l2o.applications.ct.data import EllipseData as EllipseData
