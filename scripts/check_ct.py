@@ -2,9 +2,10 @@
 
     python scripts/check_ct.py runs/ct_64
 
-Nothing of the package is imported, and no matrix is built: rays are followed through the images one view at a time, in double
-precision. The sinograms on file must be those of the true images up to noise, the recorded scores and certificates those of
-the answers, and the model's answers inside the box and the ball. The shares of every method that leave them are printed.
+Nothing of the package is imported, and no matrix is built: rays are followed through the images one view at a time, in
+double precision. The sinograms on file must be those of the true images up to noise, the recorded scores and certificates
+those of the answers, and the model's answers inside the box and the ball. Which shares of every method's answers leave them
+is printed.
 """
 
 import argparse
@@ -18,7 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-TOLERANCE = 1e-4  # of the constraints: of the box as a root mean square over the pixels, of the fidelity relative to |d|
+TOLERANCE = (
+    1e-4  # of the constraints: of the box as a root mean square over the pixels, of the fidelity relative to |d|
+)
 ROUNDED = 2e-5  # what float32 may move a relative fidelity by
 MOST_NOISE = 0.2  # a sinogram that differs by more from that of the true image is another's
 WINDOW = 7  # pixels along a side of SSIM's window
@@ -29,8 +32,8 @@ Array = NDArray[np.float64]
 class Scanner:
     """Parallel rays through the image, sampled where they cross its rows or columns (Joseph, 1982), at norm 1.
 
-    Views are `(i + 1/2) pi / angles`; the bins span the diagonal of the image, pixels have side 1, the rotation centre is the
-    middle, rows go down.
+    Views are `(i + 1/2) pi / angles`; the bins span the diagonal of the image, pixels have side 1, the rotation centre is
+    the middle, rows go down.
     """
 
     def __init__(self, size: int, angles: int, bins: int) -> None:
@@ -73,7 +76,7 @@ class Scanner:
         norm = 1.0
         for _ in range(60):
             sinogram = self.project(image[None])[0]
-            image = sum(self._spread(sinogram[view], view) for view in range(self.angles))
+            image = np.sum([self._spread(sinogram[view], view) for view in range(self.angles)], axis=0)
             norm = float(np.linalg.norm(image))
             image = image / norm
         return math.sqrt(norm)
@@ -88,7 +91,7 @@ class Scanner:
         weights = rays[:, None] * length
         flat = np.bincount(index.ravel(), (weights * (1 - share)).ravel(), wide * self.size)
         flat += np.bincount(index.ravel() + 1, (weights * share).ravel(), wide * self.size)
-        image = flat.reshape(self.size, wide)[:, 1:-2]
+        image: Array = flat.astype(np.float64).reshape(self.size, wide)[:, 1:-2]
         return image if down else image.T
 
 
