@@ -74,7 +74,7 @@ def learned_measures(
 
     Example:
         >>> from implicit_l2o.applications.ct.certificates import learned_measures
-        >>> [measure.name for measure in learned_measures(lambda x: x)]
+        >>> [measure.name for measure in learned_measures(lambda x, d: x)]
         ['learned regulariser', 'total variation']
     """
     regulariser = () if force is None else (RegulariserResidual(force),)
@@ -134,4 +134,4 @@ def certificate_maps(
     outside = (x - x.clamp(0, 1)).abs()
     unexplained = A.adjoint(A.apply(x) - d).abs()
     maps = {BOX: outside, FIDELITY: unexplained}
-    return maps if force is None else maps | {REGULARISER: force(x).abs()}
+    return maps if force is None else maps | {REGULARISER: force(x, d).abs()}
