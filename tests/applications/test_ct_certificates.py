@@ -348,3 +348,41 @@ def test_a_zoom_lies_inside_the_image():
         row, column, side = figures.busiest(image)
         assert 0 <= row <= 17 - side
         assert 0 <= column <= 23 - side
+
+
+# --- what a model has learned ---
+
+
+class Shrinking:
+    """Potentials `|x - first image|^2 / 2`: what is learned depends on the measurement."""
+
+    def first(self, d):
+        return SCANNER.adjoint(d), d
+
+    def condition(self, d, x):
+        return il2o.QuadraticCost(linear=-x, diagonal=1.0)
+
+
+def test_the_learned_force_is_that_of_the_measurement():
+    images, d = sample(4, 0)
+    learned = certificates.Learned(Shrinking())
+    torch.testing.assert_close(learned.force(images, d), images - SCANNER.adjoint(d))
+    other = certificates.certificate_maps(images, d.flip(0), SCANNER, learned.force)[measures.REGULARISER]
+    torch.testing.assert_close(other, (images - SCANNER.adjoint(d).flip(0)).abs())
+    assert learned.value(images, d).shape == (4,)
+
+
+@pytest.mark.bad_input
+def test_a_network_has_no_potential():
+    @dataclass(frozen=True, eq=False)
+    class Rotation(il2o.AbstractMonotone):
+        lipschitz = cocoercivity = None
+
+        def apply(self, x):
+            return x
+
+    model = Shrinking()
+    model.condition = lambda d, x: Rotation()
+    images, d = sample(2, 0)
+    with pytest.raises(TypeError, match="Rotation is not the gradient of a potential"):
+        certificates.Learned(model).value(images, d)
