@@ -2,6 +2,8 @@
 
 from implicit_l2o.physics.filtered_back_projection import FilteredBackProjection as FilteredBackProjection
 from implicit_l2o.physics.geometry import Geometry as Geometry
+from implicit_l2o.physics.matrix_free import MatrixFree as MatrixFree
+from implicit_l2o.physics.matrix_free import adjoint_error as adjoint_error
 from implicit_l2o.physics.noise import PerBeamNoise as PerBeamNoise
 from implicit_l2o.physics.noise import PoissonNoise as PoissonNoise
 from implicit_l2o.physics.noise import WhiteNoise as WhiteNoise
