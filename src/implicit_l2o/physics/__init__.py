@@ -9,3 +9,9 @@ from implicit_l2o.physics.noise import PoissonNoise as PoissonNoise
 from implicit_l2o.physics.noise import WhiteNoise as WhiteNoise
 from implicit_l2o.physics.noise import line_integrals as line_integrals
 from implicit_l2o.physics.projector import Projector as Projector
+from implicit_l2o.physics.units import WATER as WATER
+from implicit_l2o.physics.units import GreyWindow as GreyWindow
+from implicit_l2o.physics.units import UnitRange as UnitRange
+from implicit_l2o.physics.units import from_hounsfield as from_hounsfield
+from implicit_l2o.physics.units import to_hounsfield as to_hounsfield
+from implicit_l2o.physics.upsampled import UpsampledProjector as UpsampledProjector
