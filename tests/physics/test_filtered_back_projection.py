@@ -23,7 +23,14 @@ def smooth_disk(size: int) -> torch.Tensor:
     "geometry",
     [
         Geometry.uniform(64, angles=180),
-        Geometry(64, np.linspace(0, 2 * np.pi, 300, endpoint=False), 121, pixel_size=0.25, detector_spacing=0.2),
+        Geometry(
+            64,
+            np.linspace(0, 2 * np.pi, 300, endpoint=False),
+            121,
+            pixel_size=0.25,
+            detector_spacing=0.2,
+            center=(0.4, -0.3),
+        ),
     ],
     ids=["uniform", "full turn, other units"],
 )

@@ -45,13 +45,15 @@ def test_adjoint_in_single_precision() -> None:
 
 def test_line_integrals_of_a_gaussian() -> None:
     """Its projection is a Gaussian around `x cos + y sin`: orientation, units and values at once."""
-    geometry = Geometry(64, [0.0, 0.3, math.pi / 2, 2.0, 3.5], pixel_size=2 / 64)
+    cx, cy = 0.03, -0.05
+    geometry = Geometry(64, [0.0, 0.3, math.pi / 2, 2.0, 3.5], pixel_size=2 / 64, center=(cx, cy))
     projector = Projector(geometry, dtype=torch.float64)
     measured = projector.scale * projector.apply(blob(64, x=0.3, y=-0.2))[0]
     angle = torch.tensor(geometry.angles, dtype=torch.float64)[:, None]
     bins = geometry.sinogram_shape[1]
     s = (torch.arange(bins, dtype=torch.float64) - (bins - 1) / 2) * geometry.spacing
-    exact = 0.15 * math.sqrt(2 * math.pi) * torch.exp(-((s - 0.3 * angle.cos() + 0.2 * angle.sin()) ** 2) / 0.045)
+    distance = s - (0.3 - cx) * angle.cos() - (-0.2 - cy) * angle.sin()
+    exact = 0.15 * math.sqrt(2 * math.pi) * torch.exp(-(distance**2) / 0.045)
     torch.testing.assert_close(measured, exact, atol=3e-3, rtol=0)
 
 
@@ -85,6 +87,7 @@ def test_it_can_be_copied_and_saved() -> None:
         (lambda: Geometry(16, [0.1], 0), "bins >= 1; got bins=0"),
         (lambda: Geometry(16, [0.1], pixel_size=-1.0), "pixel_size > 0"),
         (lambda: Geometry(16, [0.1], detector_spacing=math.inf), "detector_spacing > 0"),
+        (lambda: Geometry(16, [0.1], center=(0.0, math.nan)), "finite center"),
         (lambda: Geometry.uniform(16, angles=0), "angles >= 1; got angles=0"),
         (lambda: Projector(SMALL, dtype=torch.int64), "float32 or torch.float64"),
         (lambda: Projector(Geometry.uniform(1024, angles=400)), "implicit_l2o.interop.projectors"),

@@ -21,7 +21,8 @@ def interpolation_matrix(geometry: Geometry) -> Any:
     pixels = np.arange(size * size, dtype=np.int32)
     blocks = []
     for angle in geometry.angles:
-        s = axis[None, :] * math.cos(angle) - axis[:, None] * math.sin(angle)
+        x, y = axis[None, :] - geometry.center[0], -axis[:, None] - geometry.center[1]
+        s = x * math.cos(angle) + y * math.sin(angle)
         position = (s / geometry.spacing + (bins - 1) / 2).ravel()
         before = np.floor(position)
         share = position - before

@@ -46,7 +46,8 @@ def _one_angle(geometry: Geometry, angle: float) -> Any:
 
     size, bins = geometry.size, geometry.sinogram_shape[1]
     cosine, sine = math.cos(angle), math.sin(angle)
-    s = (np.arange(bins) - (bins - 1) / 2)[:, None] * (geometry.spacing / geometry.pixel_size)
+    shift = geometry.center[0] * cosine + geometry.center[1] * sine
+    s = ((np.arange(bins) - (bins - 1) / 2)[:, None] * geometry.spacing + shift) / geometry.pixel_size
     line = np.arange(size)[None, :]  # the row (or, of a flat ray, the column) that is crossed
     middle = (size - 1) / 2
     steep = abs(cosine) >= abs(sine)

@@ -17,13 +17,13 @@ class Geometry:
 
         x = (j - (size - 1) / 2) pixel_size,    y = ((size - 1) / 2 - i) pixel_size,
 
-    so that rows go down, as in a picture, and the rotation centre is the middle of the image. The ray of angle `theta`
-    and bin `k` is the line
+    so that rows go down, as in a picture. The ray of angle `theta` and bin `k` is the line
 
-        x cos(theta) + y sin(theta) = s_k = (k - (bins - 1) / 2) detector_spacing.
+        (x - center[0]) cos(theta) + (y - center[1]) sin(theta) = (k - (bins - 1) / 2) detector_spacing.
 
-    At angle 0 the rays run down the columns, at `pi / 2` along the rows. It is ASTRA's convention; `convert` has the
-    others. Lengths are in any one unit: with `pixel_size` in cm and attenuation in 1/cm line integrals have no unit.
+    At angle 0 the rays run along the columns, at `pi / 2` along the rows, and the bins go the way of `x` and of `y`. This
+    is ASTRA's convention; `implicit_l2o.interop.geometries` converts to and from those of ODL and deepinv. Lengths are in
+    any one unit: with `pixel_size` in cm and attenuation in 1/cm line integrals have no unit.
 
     Args:
         size: pixels on a side of the image.
@@ -32,6 +32,7 @@ class Geometry:
             diagonal with one bin to spare, `2 ceil(size / sqrt(2)) + 1` (183 at size 128).
         pixel_size: side of a pixel.
         detector_spacing: distance between the centres of two bins. Default: the bins span the diagonal.
+        center: the point `(x, y)` about which the scanner turns, where it is not the middle of the image.
 
     Raises:
         ValueError: a size, number or length is not positive, an angle is not finite, or there is none.
@@ -48,6 +49,7 @@ class Geometry:
     bins: int | None = None
     pixel_size: float = field(default=1.0, kw_only=True)
     detector_spacing: float | None = field(default=None, kw_only=True)
+    center: tuple[float, float] = field(default=(0.0, 0.0), kw_only=True)
 
     def __post_init__(self) -> None:
         angles = tuple(float(angle) for angle in np.atleast_1d(np.asarray(self.angles, dtype=np.float64)).ravel())
@@ -64,6 +66,8 @@ class Geometry:
         diagonal = math.sqrt(2) * self.size * self.pixel_size
         spacing = diagonal / bins if self.detector_spacing is None else self.detector_spacing
         _require_length("detector_spacing", spacing)
+        if len(self.center) != 2 or not all(map(math.isfinite, self.center)):
+            raise ValueError(f"Geometry needs a finite center (x, y); got center={self.center}.")
         for name, value in (("angles", angles), ("bins", int(bins)), ("detector_spacing", float(spacing))):
             object.__setattr__(self, name, value)
 
