@@ -56,6 +56,14 @@ def affine(
     )
 
 
+# Of a map from 3 entries to 2, in units of one half: the equations `w - K x / 2 = 0` in the five entries of `(x, w)`.
+GRAPH = np.hstack([-FULL[:, :3] / 2, np.eye(2)])
+
+
+def _graph(like: Tensor) -> il2o.Graph:
+    return il2o.Graph(il2o.Matrix(torch.as_tensor(FULL[:, :3], dtype=like.dtype)), scale=0.5)
+
+
 def _sparse_least_squares(b: Tensor) -> il2o.LeastSquares:
     return il2o.LeastSquares(SPARSE.astype(np.float32 if b.dtype == torch.float32 else np.float64), b)
 
@@ -144,6 +152,12 @@ SETS = [
         lambda r: il2o.ProductSet((il2o.Simplex(), il2o.L2Ball(r)), sizes=(2, (3, 1))),
         (positive("B"),),
         oracle=lambda x, r: np.concatenate([oracles.simplex(x[:2], 1.0), oracles.l2_ball(x[2:], r, 0.0)]),
+    ),
+    OperatorCase(
+        "graph",
+        lambda by: il2o.TranslateSet(_graph(by), by),
+        (normal("B", N),),
+        oracle=lambda x, by: by + oracles.project(x - by, equal=(GRAPH, np.zeros(2))),
     ),
     OperatorCase(
         "translate-set",

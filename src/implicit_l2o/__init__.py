@@ -21,6 +21,7 @@ from implicit_l2o.operators import Conjugate as Conjugate
 from implicit_l2o.operators import Convolution2D as Convolution2D
 from implicit_l2o.operators import FiniteDifferences2D as FiniteDifferences2D
 from implicit_l2o.operators import Free as Free
+from implicit_l2o.operators import Graph as Graph
 from implicit_l2o.operators import GroupL2Norm as GroupL2Norm
 from implicit_l2o.operators import HalfSpace as HalfSpace
 from implicit_l2o.operators import Identity as Identity

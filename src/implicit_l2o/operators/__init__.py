@@ -14,6 +14,7 @@ from implicit_l2o.operators.conjugate import Conjugate as Conjugate
 from implicit_l2o.operators.convolution import Convolution2D as Convolution2D
 from implicit_l2o.operators.finite_differences import FiniteDifferences2D as FiniteDifferences2D
 from implicit_l2o.operators.free import Free as Free
+from implicit_l2o.operators.graph import Graph as Graph
 from implicit_l2o.operators.group_l2_norm import GroupL2Norm as GroupL2Norm
 from implicit_l2o.operators.half_space import HalfSpace as HalfSpace
 from implicit_l2o.operators.identity import Identity as Identity

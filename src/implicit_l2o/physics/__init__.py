@@ -10,6 +10,7 @@ from implicit_l2o.physics.noise import PoissonNoise as PoissonNoise
 from implicit_l2o.physics.noise import WhiteNoise as WhiteNoise
 from implicit_l2o.physics.noise import line_integrals as line_integrals
 from implicit_l2o.physics.projector import Projector as Projector
+from implicit_l2o.physics.symmetry import sinogram_symmetries as sinogram_symmetries
 from implicit_l2o.physics.units import WATER as WATER
 from implicit_l2o.physics.units import GreyWindow as GreyWindow
 from implicit_l2o.physics.units import UnitRange as UnitRange

@@ -14,6 +14,7 @@ from implicit_l2o.training.callbacks import EpochTimer as EpochTimer
 from implicit_l2o.training.callbacks import GradientCosine as GradientCosine
 from implicit_l2o.training.callbacks import SolverProgressBar as SolverProgressBar
 from implicit_l2o.training.callbacks import SolverStatistics as SolverStatistics
+from implicit_l2o.training.callbacks import TimeLimit as TimeLimit
 from implicit_l2o.training.callbacks import WarmWeightAverage as WarmWeightAverage
 from implicit_l2o.training.checkpoint import AtomicCheckpointIO as AtomicCheckpointIO
 from implicit_l2o.training.checkpoint import CheckpointError as CheckpointError
@@ -46,3 +47,4 @@ from implicit_l2o.training.regret import NormalizedRegret as NormalizedRegret
 from implicit_l2o.training.regret import regret_by_doubt as regret_by_doubt
 from implicit_l2o.training.saving import Checkpoints as Checkpoints
 from implicit_l2o.training.task import AbstractTask as AbstractTask
+from implicit_l2o.training.timed import TimedTraining as TimedTraining

@@ -47,6 +47,7 @@ def fit(
     *,
     epochs: int,
     weight_average: float = 0.0,
+    gradient_clip: float | None = None,
     callbacks: Sequence[pl.Callback] = (),
     progress: bool = True,
     label: str = "training",
@@ -60,6 +61,7 @@ def fit(
         data: its training and validation loaders.
         epochs: passes over the training data, at least 1.
         weight_average: decay of the running average of the weights, a step; the average is validated and kept. 0 for none.
+        gradient_clip: the largest norm of a step's gradient; a longer one is scaled down to it. None for any.
         callbacks: more of Lightning's.
         progress: show the bar, on stderr.
         label: stands before the bar.
@@ -82,6 +84,7 @@ def fit(
             accelerator="cpu",
             devices=1,
             max_epochs=epochs,
+            gradient_clip_val=gradient_clip,
             logger=False,
             enable_model_summary=False,
             enable_progress_bar=False,

@@ -8,5 +8,5 @@ from implicit_l2o.applications.shortest_path.data import LinearPathData as Linea
 from implicit_l2o.applications.shortest_path.data import PathData as PathData
 from implicit_l2o.applications.shortest_path.peers import CvxpyTask as CvxpyTask
 from implicit_l2o.applications.shortest_path.peers import PyEPOTask as PyEPOTask
-from implicit_l2o.applications.shortest_path.peers import TimedTraining as TimedTraining
 from implicit_l2o.applications.shortest_path.task import PathTask as PathTask
+from implicit_l2o.training import TimedTraining as TimedTraining  # the configurations of the study name it here

@@ -1,11 +1,8 @@
 """What other packages train on the same network and data: PyEPO's losses on an exact decoder, and cvxpylayers."""
 
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any, final
 
-import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,7 +13,7 @@ from implicit_l2o.applications.shortest_path.model import path_program
 from implicit_l2o.data.shortest_path import Grid
 from implicit_l2o.decoders import GridPaths
 from implicit_l2o.interop.pyepo import AbstractPyEPOLoss, Criterion, SPOPlus, opt_model
-from implicit_l2o.training import AbstractBaseline, AbstractData, AbstractTask, Optimization, count_parameters, fit
+from implicit_l2o.training import Optimization
 
 
 @final
@@ -108,83 +105,3 @@ class _CvxpyLayer:
 
     def __deepcopy__(self, memo: Any) -> "_CvxpyLayer":
         return self
-
-
-@final
-class _TimeLimit(pl.Callback):
-    """Ends a training in the middle of an epoch when its training steps have taken so many seconds."""
-
-    def __init__(self, seconds: float) -> None:
-        self._left = seconds
-        self.steps = 0
-
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        self._began = time.perf_counter()
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        self._left -= time.perf_counter() - self._began
-        self.steps += 1
-        if self._left <= 0:
-            trainer.should_stop = True
-
-
-@final
-@dataclass(eq=False)
-class TimedTraining(AbstractBaseline):
-    """Another task, trained on the same data for at most so many seconds of training steps.
-
-    The learning rate should not depend on the number of steps: `schedule: constant`.
-
-    Args:
-        task: the model, its loss and its optimization.
-        seconds: of training steps, without validation.
-        epochs: the most passes over the training data.
-        weight_average: see `fit`.
-        batch_size: None takes that of the data.
-    """
-
-    task: AbstractTask
-    seconds: float
-    epochs: int = 60
-    weight_average: float = 0.0
-    batch_size: int | None = None
-    _numbers: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
-
-    def prepare(self, task: AbstractTask, data: AbstractData, *, name: str, progress: bool) -> None:
-        """Train it, and keep its best epoch by its own monitor."""
-        limit, size = _TimeLimit(self.seconds), data.batch_size
-        data.batch_size = size if self.batch_size is None else self.batch_size
-        steps_an_epoch = -(-len(data.splits.train) // data.batch_size)
-        try:
-            with torch.random.fork_rng(devices=[]):
-                torch.default_generator.manual_seed(data.run_seed)
-                training = fit(
-                    self.task,
-                    data,
-                    epochs=self.epochs,
-                    weight_average=self.weight_average,
-                    callbacks=[limit],
-                    progress=progress,
-                    label=name,
-                )
-        finally:
-            data.batch_size = size
-        epochs = limit.steps / steps_an_epoch
-        self._numbers = {
-            "parameters": count_parameters(self.task),
-            "epochs": epochs,
-            "seconds_per_epoch": sum(training.seconds) / epochs,
-            "best_epoch": training.best_epoch,
-        }
-
-    def infer(self, batch: Sequence[Tensor]) -> il2o.Inference:
-        """What the trained task says."""
-        return self.task.infer(batch[0])
-
-    def numbers(self) -> Mapping[str, Any]:
-        """Its size and time."""
-        return self._numbers

@@ -6,4 +6,5 @@ from implicit_l2o.training.callbacks.gamma_continuation import GammaContinuation
 from implicit_l2o.training.callbacks.gradient_cosine import GradientCosine as GradientCosine
 from implicit_l2o.training.callbacks.progress import SolverProgressBar as SolverProgressBar
 from implicit_l2o.training.callbacks.solver_statistics import SolverStatistics as SolverStatistics
+from implicit_l2o.training.callbacks.time_limit import TimeLimit as TimeLimit
 from implicit_l2o.training.callbacks.weight_average import WarmWeightAverage as WarmWeightAverage

@@ -1,0 +1,129 @@
+"""What all reconstructions share: the scanner, what a sinogram has to look like, the loss, the metrics, the panels."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+
+import torch
+from jaxtyping import Float
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+import implicit_l2o as il2o
+from implicit_l2o.applications.ct.metrics import image_metrics, psnr, ssim
+from implicit_l2o.physics import Geometry, Projector
+from implicit_l2o.training import AbstractTask, Optimization
+
+_FLOOR = 1e-6  # of a squared error in the loss: 60 dB
+
+
+@lru_cache(maxsize=8)
+def scanner(size: int = 64, angles: int = 30, dtype: torch.dtype = torch.float32) -> Projector:
+    """The projector of norm 1 of `size` x `size` pixels and `angles` views; one for all that ask for the same.
+
+    Example:
+        >>> from implicit_l2o.applications.ct.base import scanner
+        >>> scanner(64).out_shape, scanner(64) is scanner(64)
+        ((30, 93), True)
+    """
+    return Projector(Geometry.uniform(size, angles=angles), dtype=dtype)
+
+
+class ReconstructionTask(AbstractTask, ABC):
+    """A map from sinograms `d` to images `x` in [0, 1], measured by PSNR and SSIM; a subclass says `infer`.
+
+    Args:
+        model: the learned part, any module.
+        size: pixels along one side of an image.
+        angles: views of a sinogram, spread evenly over half a turn.
+        optimization: AdamW and its schedule.
+    """
+
+    def __init__(
+        self, model: nn.Module, *, size: int = 64, angles: int = 30, optimization: Optimization | None = None
+    ) -> None:
+        super().__init__(model, optimization=optimization)
+        self.projector = scanner(size, angles)
+
+    @abstractmethod
+    def infer(self, d: Float[Tensor, "B angles bins"]) -> il2o.Inference:
+        """The images as `x`, and the sinograms as `data`."""
+
+    def check_sinogram(self, d: Tensor) -> None:
+        """Raise a `ValueError` that names the geometry unless `d` is a batch of this scanner's sinograms, finite.
+
+        A sample that is not finite has to be refused: there is no solve that could give it a status of its own.
+        """
+        check_sinogram(d, self.projector)
+
+    def loss(self, inference: il2o.Inference, batch: Sequence[Tensor]) -> Tensor:
+        """The mean over the images of `log10` of their mean squared error: what PSNR averages, for every method alike."""
+        error = (inference.x - batch[1]).square().flatten(1).mean(1)
+        return (error + _FLOOR).log10().mean()
+
+    def metrics(self) -> Mapping[str, Metric]:
+        """PSNR in dB and SSIM, means over the images."""
+        return image_metrics()
+
+    def error(self, inference: il2o.Inference, batch: Sequence[Tensor]) -> Float[Tensor, " B"] | None:
+        """The mean squared error of each image."""
+        if len(batch) < 2:
+            return None
+        return (self.answer(inference) - batch[1]).square().flatten(1).mean(1)
+
+    def draw(self, figure: Figure, sample: Mapping[str, Tensor]) -> None:
+        """Truth, reconstruction, signed error and the sinogram's residual, with PSNR and SSIM."""
+        draw_reconstruction(figure, sample, self.projector)
+
+
+def check_sinogram(d: Tensor, projector: Projector) -> None:
+    """Raise a `ValueError` unless `d` is a batch of the projector's sinograms with finite entries.
+
+    Args:
+        d: to be checked, `(B, angles, bins)`.
+        projector: says the geometry.
+    """
+    views, bins = projector.out_shape
+    if d.ndim != 3 or tuple(d.shape[1:]) != (views, bins):
+        raise ValueError(
+            f"a sinogram of this scanner is (B, {views} angles, {bins} bins); got shape {tuple(d.shape)}. Another "
+            "geometry needs another model: set size and angles to those of the data."
+        )
+    finite = torch.isfinite(d).flatten(1).all(1)
+    if not bool(finite.all()):
+        raise ValueError(f"a sinogram needs finite entries; sample {int((~finite).nonzero()[0])} has NaN or inf.")
+
+
+def draw_reconstruction(figure: Figure, sample: Mapping[str, Tensor], projector: Projector) -> None:
+    """Draw one reconstruction: truth and answer under one grey window, signed error, and `A x - d`.
+
+    Args:
+        figure: empty.
+        sample: `"inputs"` the sinogram, `"answer"` the image and, where known, `"target"`, without the batch dimension.
+        projector: the scanner.
+    """
+    x, d, truth = sample["answer"], sample["inputs"], sample.get("target")
+    misfit = projector.apply(x[None].cpu())[0] - d.cpu()
+    panels = [("reconstruction", x, "gray", (0.0, 1.0))]
+    if truth is not None:
+        score = f"{float(psnr(x[None], truth[None])):.2f} dB / {float(ssim(x[None], truth[None])):.3f}"
+        error = x - truth
+        most = max(float(error.abs().max()), 1e-6)
+        panels = [
+            ("truth", truth, "gray", (0.0, 1.0)),
+            (f"reconstruction\n{score}", x, "gray", (0.0, 1.0)),
+            ("reconstruction - truth", error, "RdBu_r", (-most, most)),
+        ]
+    most = max(float(misfit.abs().max()), 1e-6)
+    relative = float(misfit.norm() / d.norm().clamp_min(1e-30))
+    panels.append((f"A x - d\n{100 * relative:.2f} % of |d|", misfit, "RdBu_r", (-most, most)))
+    for ax, (title, picture, cmap, (low, high)) in zip(
+        figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
+    ):
+        aspect = "auto" if picture is misfit else "equal"
+        shown = ax.imshow(picture.squeeze().cpu().numpy(), cmap=cmap, vmin=low, vmax=high, aspect=aspect)
+        ax.set_title(title, fontsize=9)
+        ax.set(xticks=[], yticks=[])
+        if cmap != "gray":
+            figure.colorbar(shown, ax=ax, fraction=0.046)
