@@ -47,13 +47,14 @@ def linear_operator(
         in_shape: of one input sample. Default: what the operator says (PyLops' `dims`, ODL's `domain.shape`, deepinv's
             `img_width` or `img_size`), else `(n,)`.
         out_shape: likewise of one output sample; for deepinv it is found by a trial.
-        norm: an upper bound on the spectral norm; default: a proven one of a matrix, an estimate of the others.
+        norm: an upper bound on the spectral norm of an operator without a matrix; default: an estimate.
         dtype: in which a matrix-free operator is tried.
         device: on which it is tried: that of a deepinv physics.
 
     Raises:
         TypeError: not a linear operator that is known here.
-        ValueError: the shapes do not fit; an ODL operator that is not linear; deepinv without a shape.
+        ValueError: the shapes do not fit; complex numbers; an ODL operator that is not linear or between product spaces;
+            deepinv without a shape; a norm of a matrix.
 
     Warns:
         AdjointWarning: the adjoint is off by more than 1e-4.
@@ -68,6 +69,8 @@ def linear_operator(
     if isinstance(operator, il2o.AbstractLinearOperator):
         return operator
     if isinstance(operator, Tensor) or type(operator).__module__.startswith("scipy.sparse._"):
+        if norm is not None:
+            raise ValueError(f"linear_operator: norm is for operators without a matrix; got norm={norm} and a matrix.")
         return _matrix(operator, in_shape, out_shape)
     if callable(getattr(operator, "matvec", None)) and callable(getattr(operator, "rmatvec", None)):
         make = _scipy(operator, in_shape, out_shape)
@@ -122,6 +125,9 @@ def _matrix(matrix: Any, in_shape: Shape | None, out_shape: Shape | None) -> il2
 
 def _scipy(operator: Any, in_shape: Shape | None, out_shape: Shape | None) -> Parts:
     """SciPy's interface, which PyLops shares: columns are samples."""
+    dtype = np.dtype(operator.dtype)
+    if np.issubdtype(dtype, np.complexfloating):
+        raise ValueError(f"linear_operator takes real operators; {type(operator).__name__} is {dtype}.")
     rows, columns = operator.shape
     in_shape = _integers(in_shape or getattr(operator, "dims", None) or (columns,))
     out_shape = _integers(out_shape or getattr(operator, "dimsd", None) or (rows,))
@@ -129,7 +135,8 @@ def _scipy(operator: Any, in_shape: Shape | None, out_shape: Shape | None) -> Pa
     _fits(out_shape, rows, "out_shape")
 
     def by_columns(product: str, x: Tensor, shape: Shape) -> Tensor:
-        values = _to_numpy(x.flatten(1), operator.dtype)
+        # An operator of integers takes real numbers as well, which its dtype would cut off.
+        values = _to_numpy(x.flatten(1), dtype if np.issubdtype(dtype, np.floating) else np.float64)
         if not len(values):
             return x.new_zeros(0, *shape)
         result = np.stack([np.asarray(getattr(operator, product)(column)).ravel() for column in values])
@@ -168,6 +175,10 @@ def _odl(operator: Any, in_shape: Shape | None, out_shape: Shape | None) -> Part
     if not operator.is_linear:
         raise ValueError(f"linear_operator takes linear operators; ODL's {type(operator).__name__} is not.")
     domain, range_, adjoint = operator.domain, operator.range, operator.adjoint
+    if hasattr(domain, "spaces") or hasattr(range_, "spaces"):
+        raise ValueError(
+            f"linear_operator takes ODL operators between arrays; {type(operator).__name__} has product spaces."
+        )
     in_shape, out_shape = _integers(in_shape or domain.shape), _integers(out_shape or range_.shape)
     _fits(in_shape, math.prod(domain.shape), "in_shape")
     _fits(out_shape, math.prod(range_.shape), "out_shape")
@@ -230,4 +241,4 @@ def _to_numpy(x: Tensor, dtype: Any) -> np.ndarray:
 
 
 def _to_tensor(values: np.ndarray, like: Tensor) -> Tensor:
-    return torch.as_tensor(np.real(values), dtype=like.dtype, device=like.device)
+    return torch.as_tensor(values, dtype=like.dtype, device=like.device)
