@@ -2,7 +2,7 @@
 
     python scripts/check_dictionary.py runs/dictionary
 
-Nothing of the package is imported. Dictionary, measurement matrix and test signals are drawn here from the seed; squared errors
+Nothing of the package is imported. Dictionary, measurement matrix and test signals are drawn here from the seed; errors
 and fidelities are computed in float64; and for the first signals of every seed HiGHS solves the learned problem as a linear
 program, whose objective the answers must reach.
 """

@@ -37,7 +37,7 @@ class LinearRegression(AbstractBaseline):
     """
 
     def prepare(self, task: AbstractTask, data: AbstractData, *, name: str, progress: bool) -> None:
-        """Solve the normal equations in float64; the measurements may span less than all directions, so by pseudo-inverse."""
+        """Solve the normal equations in float64, by the pseudo-inverse: the measurements may be dependent."""
         d, x = (tensor.double() for tensor in data.splits.train.tensors)
         self._map = (torch.linalg.pinv(d.mT @ d, hermitian=True, rtol=1e-9) @ (d.mT @ x)).to(
             data.splits.train.tensors[1]
