@@ -47,9 +47,11 @@ def compare_splittings(
         ways[name] = lambda solver=solver: _answers(model, d, solver)
     constraint = il2o.AffineSet(il2o.affine_factor(A), d)
     problem = il2o.Problem(g=constraint, K=il2o.Matrix(K), l=il2o.L1Norm())
+    # The threshold of Douglas-Rachford, so that all of them balance primal and dual alike; the primal step is automatic.
+    dual_step = 1.0 / float(torch.as_tensor(model.splitting(d)[0].step).mean())
     for name, splitting in {
-        "Condat-Vu": il2o.CondatVu(problem),
-        "linearised ADMM": il2o.LinearizedADMM(problem),
+        "Condat-Vu": il2o.CondatVu(problem, dual_step=dual_step),
+        "linearised ADMM": il2o.LinearizedADMM(problem, dual_step=dual_step),
     }.items():
         ways[name] = lambda splitting=splitting: _composed(splitting, constraint, il2o.KrasnoselskiiMann(capped))
         accelerated = il2o.Anderson(capped, memory=10)
