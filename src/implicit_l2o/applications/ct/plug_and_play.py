@@ -67,7 +67,7 @@ class DataTerm(il2o.AbstractProximable):
     """
 
     graph: il2o.Graph = field(metadata={"own_domain": True})
-    d: Tensor = field(metadata=il2o.DATA | {"event_ndim": 2})
+    d: Tensor = field(metadata={**il2o.DATA, "event_ndim": 2})
 
     def prox(self, x: Float[Tensor, "B 1 n n"], step: float | Tensor) -> Float[Tensor, "B 1 n n"]:
         """`argmin_y scale^2 |A y - d|^2 / 2 + |y - x|^2 / 2`; the step is part of the scale."""
