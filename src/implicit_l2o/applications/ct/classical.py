@@ -195,7 +195,7 @@ class AbstractTotalVariation(AbstractClassical, ABC):
         validation: images to choose by.
     """
 
-    rtol: float = field(default=5e-5, kw_only=True)
+    rtol: float = field(default=2e-5, kw_only=True)
     max_steps: int = field(default=2000, kw_only=True)
     validation: int = field(default=30, kw_only=True)
 
