@@ -44,6 +44,18 @@ class SmoothVariation(il2o.AbstractSmooth):
 POTENTIAL = SmoothVariation(il2o.FiniteDifferences2D((1, SIZE, SIZE)))
 
 
+def force(x, d):
+    return POTENTIAL.apply(x)
+
+
+def value(x, d):
+    return POTENTIAL.value(x)
+
+
+def gap_bound(**options):
+    return measures.SuboptimalityBound(SCANNER, DELTA, force, **options)
+
+
 def reconstruct(d, delta=DELTA, max_steps=2000):
     """The image of least potential in the box and the ball, by Condat and Vu."""
     ball = il2o.L2Ball(delta * d.flatten(1).norm(dim=1), center=d)
@@ -66,11 +78,10 @@ def sample(count, seed):
 @cache
 def smoke():
     """Certificates calibrated on 200 phantoms, and the inferences of 200 others."""
-    learned = certificates.learned_measures(POTENTIAL.apply, value=POTENTIAL.value)
+    learned = certificates.learned_measures(force, value=value)
     calibrated = il2o.calibrate(learned, reconstruct(sample(200, 1)[1]))
     fixed = certificates.fixed_certificates(SCANNER, DELTA, tolerance=1e-3, residual=2e-3)
-    bound = measures.SuboptimalityBound(SCANNER, DELTA, POTENTIAL.value, POTENTIAL.apply)
-    gap = il2o.Certificate(bound, il2o.Threshold(0.05))
+    gap = il2o.Certificate(gap_bound(value=value), il2o.Threshold(0.05))
     images, d = sample(200, 2)
     return (*fixed, gap, *calibrated), images, d, reconstruct(d)
 
@@ -108,14 +119,17 @@ def test_the_level_is_met_on_synthetic_images(p_fail):
     """Over many calibrations: the mean rate is the rule's `fail_rate`, within the sampling error of 100 x 300 images."""
     generator = torch.Generator().manual_seed(7)
     count, repeats, fresh = 200, 100, 300
-    force = measures.RegulariserResidual(lambda x: x)
+    size = measures.RegulariserResidual(lambda x, d: x)
+    d = torch.zeros(count + fresh, 1, 1)
     rates, rule = [], None
     for _ in range(repeats):
         scale = torch.rand(count + fresh, 1, 1, 1, generator=generator).exp()
-        images = il2o.Inference(x=scale * torch.randn(count + fresh, 1, 4, 4, generator=generator))
-        [certificate] = il2o.calibrate([force], il2o.Inference(x=images.x[:count]), p_pass=1 - p_fail, p_fail=p_fail)
+        x = scale * torch.randn(count + fresh, 1, 4, 4, generator=generator)
+        [certificate] = il2o.calibrate(
+            [size], il2o.Inference(x=x[:count], data=d[:count]), p_pass=1 - p_fail, p_fail=p_fail
+        )
         rule = certificate.rule
-        report = il2o.certify([certificate], il2o.Inference(x=images.x[count:]))
+        report = il2o.certify([certificate], il2o.Inference(x=x[count:], data=d[count:]))
         rates.append(float((report.labels == il2o.Label.FAIL).double().mean()))
     mean = sum(rates) / repeats
     # The variance of one rate: of the binomial, and of the limit, which is a quantile of `count` values.
@@ -199,10 +213,10 @@ def test_the_excess_is_the_fidelity_beyond_delta():
 
 def test_the_gap_shrinks_as_the_solve_goes_on():
     d = smoke()[2][:10]
-    bound = measures.SuboptimalityBound(SCANNER, DELTA, POTENTIAL.value, POTENTIAL.apply)
-    early, late = (bound(reconstruct(d, max_steps=steps)) for steps in (60, 600))
-    assert bool((late < early).all())
-    assert float(late.max()) < 0.02
+    early, late = (reconstruct(d, max_steps=steps) for steps in (60, 600))
+    for bound in (gap_bound(), gap_bound(value=value)):
+        assert bool((bound(late) < bound(early)).all())
+        assert float(bound(late).max()) < 0.02
 
 
 def test_the_dual_variable_as_multiplier_gives_the_same_gap():
@@ -211,16 +225,13 @@ def test_the_dual_variable_as_multiplier_gives_the_same_gap():
     def dual(answers):
         return answers.z[:, SIZE * SIZE :].reshape(d.shape)
 
-    plain, given = (
-        measures.SuboptimalityBound(SCANNER, DELTA, POTENTIAL.value, POTENTIAL.apply, multiplier=multiplier)(inference)
-        for multiplier in (None, dual)
-    )
+    plain, given = (gap_bound(value=value, multiplier=multiplier)(inference) for multiplier in (None, dual))
     assert float((plain - given).abs().max()) < 0.02
 
 
 def test_maps_are_zero_where_nothing_fails():
     _, _, d, inference = smoke()
-    maps = certificates.certificate_maps(inference.x, d, SCANNER, POTENTIAL.apply)
+    maps = certificates.certificate_maps(inference.x, d, SCANNER, force)
     assert all(values.shape == inference.x.shape and bool((values >= 0).all()) for values in maps.values())
     assert float(maps[certificates.BOX].max()) == 0.0
     shifted = certificates.certificate_maps(inference.x + 1.0, d, SCANNER)
@@ -337,3 +348,41 @@ def test_a_zoom_lies_inside_the_image():
         row, column, side = figures.busiest(image)
         assert 0 <= row <= 17 - side
         assert 0 <= column <= 23 - side
+
+
+# --- what a model has learned ---
+
+
+class Shrinking:
+    """Potentials `|x - first image|^2 / 2`: what is learned depends on the measurement."""
+
+    def first(self, d):
+        return SCANNER.adjoint(d), d
+
+    def condition(self, d, x):
+        return il2o.QuadraticCost(linear=-x, diagonal=1.0)
+
+
+def test_the_learned_force_is_that_of_the_measurement():
+    images, d = sample(4, 0)
+    learned = certificates.Learned(Shrinking())
+    torch.testing.assert_close(learned.force(images, d), images - SCANNER.adjoint(d))
+    other = certificates.certificate_maps(images, d.flip(0), SCANNER, learned.force)[measures.REGULARISER]
+    torch.testing.assert_close(other, (images - SCANNER.adjoint(d).flip(0)).abs())
+    assert learned.value(images, d).shape == (4,)
+
+
+@pytest.mark.bad_input
+def test_a_network_has_no_potential():
+    @dataclass(frozen=True, eq=False)
+    class Rotation(il2o.AbstractMonotone):
+        lipschitz = cocoercivity = None
+
+        def apply(self, x):
+            return x
+
+    model = Shrinking()
+    model.condition = lambda d, x: Rotation()
+    images, d = sample(2, 0)
+    with pytest.raises(TypeError, match="Rotation is not the gradient of a potential"):
+        certificates.Learned(model).value(images, d)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from implicit_l2o.physics import Geometry, Projector
+from implicit_l2o.physics import Geometry, Projector, batch_last
 from implicit_l2o.testing import check_linear_operator
 
 SMALL = Geometry.uniform(16, angles=8)
@@ -68,6 +68,22 @@ def test_derivatives_of_every_order() -> None:
     torch.testing.assert_close(value, projector.apply(x))
     each = torch.func.vmap(lambda x: projector.apply(x[None])[0])(x)
     torch.testing.assert_close(each, value)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 8, 21])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_layouts_and_compiled_transposes_change_nothing(batch: int, dtype: torch.dtype) -> None:
+    """At 64x64 a batch is large enough for the compiled transposes, where numba is installed."""
+    projector = Projector(Geometry.uniform(64, angles=40), dtype=dtype)
+    x = torch.randn(batch, 1, 64, 64, dtype=dtype)
+    dense = torch.from_numpy(projector._matrix.matrix @ x.flatten(1).double().numpy().T).T.reshape(batch, 40, 93)
+    for given in (x, batch_last(x), x.mT.contiguous().mT):
+        assert torch.equal(given, x)
+        y = projector.apply(given)
+        torch.testing.assert_close(y.double(), dense, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(projector.adjoint(y), projector.adjoint(projector.apply(x)))
+    assert projector.apply(x).is_contiguous()
+    assert projector.adjoint(projector.apply(batch_last(x))).stride(0) == (1 if batch > 1 else 4096)
 
 
 def test_it_can_be_copied_and_saved() -> None:

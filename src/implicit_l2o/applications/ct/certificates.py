@@ -5,6 +5,8 @@ The constraints have limits that are chosen; those of the learned properties are
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -29,6 +31,49 @@ VARIATION = "total variation"
 SPARSITY = "sparsity"
 
 UNIT_BOX = il2o.Box(lower=0.0, upper=1.0)
+
+
+@runtime_checkable
+class Conditional(Protocol):
+    """A model whose regulariser depends on the measurement."""
+
+    def first(self, d: Tensor) -> tuple[Tensor, Tensor]:
+        """A first image `(B, 1, H, W)`, and where the solve starts."""
+        ...
+
+    def condition(self, d: Tensor, x: Tensor) -> il2o.AbstractMonotone:
+        """The regulariser's `F` for these measurements, given a first image."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """What a model has learned, as the measures ask for it: of images and the sinograms that they answer.
+
+    Args:
+        model: with the weights that will be used.
+    """
+
+    model: Conditional
+
+    def force(self, x: Float[Tensor, "B 1 H W"], d: Float[Tensor, "B *sinogram"]) -> Float[Tensor, "B 1 H W"]:
+        """`F(x; d)`: the potential's gradient, or what the network would change."""
+        return self._regulariser(d).apply(x)
+
+    def value(self, x: Float[Tensor, "B 1 H W"], d: Float[Tensor, "B *sinogram"]) -> Float[Tensor, " B"]:
+        """`f(x; d)`.
+
+        Raises:
+            TypeError: the regulariser is a network without a potential.
+        """
+        regulariser = self._regulariser(d)
+        if not isinstance(regulariser, il2o.AbstractSmooth):
+            raise TypeError(f"a {type(regulariser).__name__} is not the gradient of a potential, so it has no value.")
+        return regulariser.value(x)
+
+    def _regulariser(self, d: Tensor) -> il2o.AbstractMonotone:
+        image, _ = self.model.first(d)
+        return self.model.condition(d, image)
 
 
 def fixed_certificates(
@@ -74,7 +119,7 @@ def learned_measures(
 
     Example:
         >>> from implicit_l2o.applications.ct.certificates import learned_measures
-        >>> [measure.name for measure in learned_measures(lambda x: x)]
+        >>> [measure.name for measure in learned_measures(lambda x, d: x)]
         ['learned regulariser', 'total variation']
     """
     regulariser = () if force is None else (RegulariserResidual(force),)
@@ -134,4 +179,4 @@ def certificate_maps(
     outside = (x - x.clamp(0, 1)).abs()
     unexplained = A.adjoint(A.apply(x) - d).abs()
     maps = {BOX: outside, FIDELITY: unexplained}
-    return maps if force is None else maps | {REGULARISER: force(x).abs()}
+    return maps if force is None else maps | {REGULARISER: force(x, d).abs()}

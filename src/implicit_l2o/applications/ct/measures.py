@@ -24,7 +24,9 @@ GAP = "suboptimality (bound)"
 REGULARISER = "learned regulariser"
 POTENTIAL = "learned potential"
 
-Map: TypeAlias = Callable[[Tensor], Tensor]  # of images (B, 1, H, W) to images, or to one number each (B,)
+# Of images (B, 1, H, W) and the sinograms that they answer, to images, or to one number each (B,): what is learned may
+# depend on the measurement.
+Map: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 Radius: TypeAlias = float | Callable[[Tensor], Tensor]  # the number delta, or delta of each measurement: d to (B,)
 
 
@@ -130,14 +132,14 @@ class RegulariserResidual(il2o.AbstractMeasure):
     for strangers it is larger.
 
     Args:
-        force: `B`, of images `(B, 1, H, W)` to the same shape: `grad f`, or `x - N(x)`.
+        force: of images and sinograms to images: `grad f(x; d)`, or `x - N(x; d)`.
         name: shown in the report.
 
     Example:
         >>> import torch, implicit_l2o as il2o
         >>> from implicit_l2o.applications.ct.measures import RegulariserResidual
-        >>> toward_half = RegulariserResidual(lambda x: x - 0.5)
-        >>> toward_half(il2o.Inference(x=torch.ones(1, 1, 2, 2)))
+        >>> toward_half = RegulariserResidual(lambda x, d: x - 0.5)
+        >>> toward_half(il2o.Inference(x=torch.ones(1, 1, 2, 2), data=torch.zeros(1, 3, 4)))
         tensor([0.5000])
     """
 
@@ -146,7 +148,7 @@ class RegulariserResidual(il2o.AbstractMeasure):
 
     def __call__(self, inference: il2o.Inference) -> Float[Tensor, " B"]:
         """The root mean square, per sample."""
-        return self.force(inference.x).flatten(1).square().mean(1).sqrt()
+        return self.force(inference.x, _sinogram(inference, self.name)).flatten(1).square().mean(1).sqrt()
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,13 +159,14 @@ class PotentialValue(il2o.AbstractMeasure):
     raise the value where they hardly raise the gradient.
 
     Args:
-        value: `f`, of images `(B, 1, H, W)` to one number each, `(B,)`.
+        value: of images and sinograms to one number each: `f(x; d)`.
         name: shown in the report.
 
     Example:
         >>> import torch, implicit_l2o as il2o
         >>> from implicit_l2o.applications.ct.measures import PotentialValue
-        >>> PotentialValue(lambda x: x.flatten(1).abs().sum(1))(il2o.Inference(x=torch.ones(1, 1, 2, 2)))
+        >>> inference = il2o.Inference(x=torch.ones(1, 1, 2, 2), data=torch.zeros(1, 3, 4))
+        >>> PotentialValue(lambda x, d: x.flatten(1).abs().sum(1))(inference)
         tensor([4.])
     """
 
@@ -172,24 +175,26 @@ class PotentialValue(il2o.AbstractMeasure):
 
     def __call__(self, inference: il2o.Inference) -> Float[Tensor, " B"]:
         """`f(x)`, per sample."""
-        return self.value(inference.x)
+        return self.value(inference.x, _sinogram(inference, self.name))
 
 
 @dataclass(frozen=True, eq=False)
 class SuboptimalityBound(il2o.AbstractMeasure):
-    """A proven bound on `(f(x) - f*) / f(x)`: how far a convex `f >= 0` is above its least value under the constraints.
+    """A proven bound on how far a convex `f(x; d)` is above its least value `f*` under the constraints.
 
     With `f* = min {f(y) : y in [0, 1]^n, |A y - d| <= delta |d|}` it is a primal-dual gap, which `bounds.suboptimality`
-    derives. It needs no state of the solver, so it judges any image. It bounds the objective, not the distance to the best
-    image. An image outside the constraints may be better than all inside, which gives a negative value: the claim holds
-    where this and the constraints' certificates pass. Where it is proven that no image meets the constraints there is no
-    best one, and the value is infinite: see `Inconsistency`.
+    derives. It needs no state of the solver, so it judges any image. It is relative to `f(x)` where `f >= 0` is given, and
+    else to `|grad f(x)|_1`, to first order the most that `f` could fall by within the box if there were no measurement.
+
+    It bounds the objective, not the distance to the best image. An image outside the constraints may be better than all
+    inside, which gives a negative value: the claim holds where this and the constraints' certificates pass. Where it is
+    proven that no image meets the constraints there is no best one, and the value is infinite: see `Inconsistency`.
 
     Args:
         A: the projector.
         delta: as for `FidelityExcess`.
-        value: `f`, of images to one number each.
-        gradient: of `f`.
+        gradient: of `f`, of images and sinograms to images.
+        value: `f`, of images and sinograms to one number each, at least 0; None takes the other scale.
         multiplier: gives the ball's multiplier of an inference, `(B, angles, bins)`, of any positive length: for
             Davis-Yin `z - P(z)` in the coordinates of the ball. None takes `A x - d`, which is its direction where the
             ball is active; where delta is 0 there is no such direction, and a tight bound needs the multiplier.
@@ -201,8 +206,8 @@ class SuboptimalityBound(il2o.AbstractMeasure):
 
     A: il2o.AbstractLinearOperator
     delta: Radius
-    value: Map
     gradient: Map
+    value: Map | None = field(default=None, kw_only=True)
     multiplier: Callable[[il2o.Inference], Tensor] | None = field(default=None, kw_only=True)
     name: str = field(default=GAP, kw_only=True)
 
@@ -213,8 +218,10 @@ class SuboptimalityBound(il2o.AbstractMeasure):
         """The relative bound, per sample."""
         x, d = inference.x, _sinogram(inference, self.name)
         direction = self.A.apply(x) - d if self.multiplier is None else self.multiplier(inference)
-        bound = suboptimality(self.A, x, self.gradient(x), d, radius(self.delta, d) * _norm(d), direction)
-        return bound / self.value(x).double().clamp_min(torch.finfo(x.dtype).tiny)
+        gradient = self.gradient(x, d)
+        bound = suboptimality(self.A, x, gradient, d, radius(self.delta, d) * _norm(d), direction)
+        scale = gradient.flatten(1).abs().sum(1) if self.value is None else self.value(x, d)
+        return bound / scale.double().clamp_min(torch.finfo(x.dtype).tiny)
 
 
 def radius(delta: Radius, d: Float[Tensor, "B *sinogram"]) -> Float[Tensor, ""] | Float[Tensor, " B"]:

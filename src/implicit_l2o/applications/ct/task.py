@@ -1,0 +1,98 @@
+"""The training of the implicit reconstructions: JFB first, then a backward mode that also moves the ball's radius."""
+
+from collections.abc import Sequence
+from typing import final
+
+from jaxtyping import Float
+from torch import Tensor
+
+import implicit_l2o as il2o
+from implicit_l2o.applications.ct.base import ReconstructionTask, scanner
+from implicit_l2o.applications.ct.model import ImplicitReconstruction
+from implicit_l2o.applications.ct.regularisers import AbstractRegulariser
+from implicit_l2o.training import Optimization
+
+_PENALTY = 1.0
+
+
+@final
+class ImplicitReconstructionTask(ReconstructionTask):
+    """Reconstruct inside the box and the ball around the data, with a learned regulariser.
+
+    A step of the training solves for `training_steps` iterations from the warm start, which is close, and attaches JFB. In
+    the last part, `refined` of all steps, the backward mode is `refinement`, through which the radius learns as well.
+
+    Args:
+        regulariser: a convex potential, an averaged or a free network.
+        size: pixels along one side; even.
+        angles: views.
+        width: of the context network.
+        delta: relative radius at first; 0 asks for `A x = d` and is not learned.
+        training_steps: iterations of a training step's solve.
+        refined: share of the training with `refinement`.
+        refinement: None takes `Neumann(8)`.
+        solver: at inference; None takes that of `ImplicitReconstruction`.
+        optimization: None takes Adam, 3e-3, falling to 0.
+
+    Raises:
+        ValueError: `refined` is not in [0, 1], or as `ImplicitReconstruction`.
+    """
+
+    def __init__(
+        self,
+        *,
+        regulariser: AbstractRegulariser,
+        size: int = 64,
+        angles: int = 30,
+        width: int = 16,
+        delta: float = 0.0098,
+        training_steps: int = 15,
+        refined: float = 0.15,
+        refinement: il2o.AbstractBackward | None = None,
+        solver: il2o.AbstractFixedPointSolver | None = None,
+        optimization: Optimization | None = None,
+    ) -> None:
+        if not 0 <= refined <= 1:
+            raise ValueError(f"ImplicitReconstructionTask needs 0 <= refined <= 1; got refined={refined}.")
+        model = ImplicitReconstruction(scanner(size, angles), regulariser, width=width, delta=delta, solver=solver)
+        optimization = Optimization(learning_rate=3e-3, schedule="cosine") if optimization is None else optimization
+        super().__init__(model, size=size, angles=angles, optimization=optimization)
+        stopping = il2o.Stopping(atol=0.0, rtol=0.0, max_steps=training_steps)
+        self.training_solver = il2o.KrasnoselskiiMann(stopping)
+        self.refined = refined
+        self.refinement: il2o.AbstractBackward = il2o.Neumann(8) if refinement is None else refinement
+        self._penalty: Tensor | None = None
+
+    @property
+    def network(self) -> ImplicitReconstruction:
+        """The model."""
+        assert isinstance(self.model, ImplicitReconstruction)
+        return self.model
+
+    def infer(self, d: Float[Tensor, "B angles bins"]) -> il2o.Inference:
+        """Solved to the model's tolerance."""
+        self.check_sinogram(d)
+        return self.network(d)
+
+    def training_inference(self, d: Float[Tensor, "B angles bins"]) -> il2o.Inference:
+        """In training a few iterations from the warm start; in validation the whole solve."""
+        if not self.training:
+            return self.infer(d)
+        network = self.network
+        x, z = network.first(d)
+        F = network.condition(d, x)
+        inference = network.solve(d, F, z, solver=self.training_solver, backward=self._backward())
+        self._penalty = network.regulariser.penalty(F, inference.x)
+        return inference
+
+    def loss(self, inference: il2o.Inference, batch: Sequence[Tensor]) -> Tensor:
+        """That of all reconstructions and, in training, the regulariser's penalty."""
+        loss = super().loss(inference, batch)
+        if self._penalty is not None:
+            loss, self._penalty = loss + _PENALTY * self._penalty, None
+        return loss
+
+    def _backward(self) -> il2o.AbstractBackward:
+        trainer = self._trainer
+        done = 0.0 if trainer is None else trainer.global_step / max(trainer.estimated_stepping_batches, 1)
+        return self.refinement if done >= 1 - self.refined else il2o.JFB()
