@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,8 +39,8 @@ OPTIMIZATION = Optimization(learning_rate=3e-3, schedule="constant")
 
 
 def data(**options) -> EllipseData:
-    settings = {"size": SIZE, "angles": ANGLES, "train": 16, "validation": 4, "test": 4, "batch_size": 8, "seed": 0}
-    return EllipseData(**settings | options)
+    chosen: dict[str, Any] = {"train": 16, "validation": 4, "test": 4, "batch_size": 8, "seed": 0} | options
+    return EllipseData(size=SIZE, angles=ANGLES, **chosen)
 
 
 def dense(operator, dtype=torch.float64):
@@ -192,7 +193,12 @@ def test_cgls_solves_the_normal_equations_and_its_residual_falls():
 def test_what_is_chosen_is_the_best_on_validation_images():
     splits = data(validation=6).splits
     d, x = splits.validation.tensors
-    for method in (FBP(cutoffs=(0.8, 1.0)), CGLS(most_steps=20), PenalisedTV((1e-4, 1e-3)), ConstrainedTV((0.01, 0.05))):
+    for method in (
+        FBP(cutoffs=(0.8, 1.0)),
+        CGLS(most_steps=20),
+        PenalisedTV((1e-4, 1e-3)),
+        ConstrainedTV((0.01, 0.05)),
+    ):
         method.tune(scanner(SIZE, ANGLES), d, x)
         answers = {choice: float(psnr(method.reconstruct(d, choice).x, x).mean()) for choice in method.choices()}
         best = max(answers.values())
