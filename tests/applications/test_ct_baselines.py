@@ -3,7 +3,7 @@
 import itertools
 import json
 import math
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -71,6 +71,7 @@ def conic(A, d, size, *, radius=None, weight=None):
         right.append(np.concatenate([[radius], d]))
         cones.append(clarabel.SecondOrderConeT(len(d) + 1))
     else:
+        assert weight is not None
         P = sp.block_diag([A.T @ A, none])
         q = np.concatenate([-A.T @ d, weight * np.ones(n)])
     settings = clarabel.DefaultSettings()
@@ -295,10 +296,12 @@ def test_the_step_towards_the_data_is_averaged_and_its_fixed_points_fit():
 
     assert float(size(T(u) - T(w))) <= float(size(u - w))
     inference = task.infer(d)
-    assert (inference.status == il2o.Status.CONVERGED).all()
+    assert inference.z is not None
+    assert bool((inference.status == il2o.Status.CONVERGED).all())
     assert float((task.projector.apply(inference.z) - d).norm() / d.norm()) < 0.01
 
 
+@torch.no_grad()
 def test_an_expanding_map_is_shrunk():
     task = LEARNED["fpn"]()
     for parameter in task.parameters():
@@ -335,7 +338,9 @@ def test_plug_and_play_ends_at_a_fixed_point_of_both_parts():
     """With a denoiser that is a true prox the iteration converges, and says so."""
     task = PlugAndPlayTask(size=SIZE, angles=ANGLES, denoiser=Denoiser(4, 1), scale=5.0, tolerance=1e-4, max_steps=2000)
     inference = task.infer(data().splits.test.tensors[0])  # untrained, the denoiser is the identity
-    assert (inference.status == il2o.Status.CONVERGED).all()
+    assert inference.z is not None
+    assert inference.residual is not None
+    assert bool((inference.status == il2o.Status.CONVERGED).all())
     assert bool((inference.residual <= 1e-6 + 1e-4 * inference.z.flatten(1).norm(dim=1) * 2).all())
 
 
@@ -373,7 +378,7 @@ def test_a_sinogram_of_another_scanner_is_refused(name):
 
 @pytest.mark.bad_input
 def test_baselines_want_something_to_choose_from_and_a_reconstruction():
-    splits = data()
+    splits, nothing = data(), cast(Any, None)
     with pytest.raises(ValueError, match="no settings"):
         ConstrainedTV(deltas=()).prepare(LEARNED["unet"](), splits, name="tv", progress=False)
     with pytest.raises(ValueError, match="validation >= 1"):
@@ -381,6 +386,6 @@ def test_baselines_want_something_to_choose_from_and_a_reconstruction():
     with pytest.raises(ValueError, match="delta >= 0"):
         ConstrainedTV(deltas=(-0.1, 0.1)).prepare(LEARNED["unet"](), splits, name="tv", progress=False)
     with pytest.raises(TypeError, match="baseline of reconstructions"):
-        FBP().prepare(None, splits, name="fbp", progress=False)
+        FBP().prepare(nothing, splits, name="fbp", progress=False)
     with pytest.raises(ValueError, match="positive scales"):
-        PlugAndPlay(LEARNED["denoiser"](), 1.0, scales=()).prepare(None, splits, name="pnp", progress=False)
+        PlugAndPlay(LEARNED["denoiser"](), 1.0, scales=()).prepare(nothing, splits, name="pnp", progress=False)

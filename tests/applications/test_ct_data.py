@@ -49,7 +49,7 @@ def test_the_splits_follow_from_the_seed_and_share_no_phantom():
 
 
 def test_the_noise_has_the_level_that_is_asked_for():
-    d, x = EllipseData(**SMALL | {"train": 200}, noise=PerBeamNoise(0.03), seed=0).splits.train.tensors
+    d, x = EllipseData(**dict(SMALL, train=200), noise=PerBeamNoise(0.03), seed=0).splits.train.tensors
     clean = scanner(16, 6).apply(x)
     seen = clean > 1e-3
     assert ((d - clean) / clean)[seen].std() == pytest.approx(0.03, rel=0.05)
@@ -84,7 +84,7 @@ def test_slices_of_lodopab_become_splits(tmp_path):
     for part, count in (("train", 3), ("validation", 2), ("test", 2)):
         with h5py.File(tmp_path / f"ground_truth_{part}_000.hdf5", "w") as file:
             file["data"] = torch.rand(count, 362, 362, generator=generator).numpy()
-    counts = {"train": 3, "validation": 2, "test": 2}
+    counts: dict[str, Any] = {"train": 3, "validation": 2, "test": 2}
     data = LodopabData(folder=str(tmp_path), size=16, angles=6, **counts, seed=0, noiseless=True)
     d, x = data.splits.test.tensors
     assert x.shape == (2, 1, 16, 16)
@@ -202,7 +202,7 @@ def test_wrong_sinograms_are_refused(d, message):
 )
 def test_wrong_data_are_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
-        EllipseData(**SMALL | wrong)
+        EllipseData(**dict(SMALL, **wrong))
 
 
 def test_validation_pairs_are_always_the_same():
