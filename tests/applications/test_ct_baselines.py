@@ -194,12 +194,8 @@ def test_cgls_solves_the_normal_equations_and_its_residual_falls():
 def test_what_is_chosen_is_the_best_on_validation_images():
     splits = data(validation=6).splits
     d, x = splits.validation.tensors
-    for method in (
-        FBP(cutoffs=(0.8, 1.0)),
-        CGLS(most_steps=20),
-        PenalisedTV((1e-4, 1e-3)),
-        ConstrainedTV((0.01, 0.05)),
-    ):
+    methods = [FBP(cutoffs=(0.8, 1.0)), CGLS(most_steps=20), PenalisedTV((1e-4, 1e-3)), ConstrainedTV((0.01, 0.05))]
+    for method in cast(list[Any], methods):
         method.tune(scanner(SIZE, ANGLES), d, x)
         answers = {choice: float(psnr(method.reconstruct(d, choice).x, x).mean()) for choice in method.choices()}
         best = max(answers.values())
