@@ -1,7 +1,8 @@
 """Put a trained tomography model under its certificates: test images, strangers, wrong sinograms, other methods' answers.
 
     il2o run experiments/ct_64.yaml
-    python scripts/ct_certificates.py runs/ct_64
+    il2o run experiments/ct_baselines_64.yaml
+    python scripts/ct_certificates.py runs/ct_64 --beside runs/ct_baselines_64
     python scripts/render.py
 
 It writes results/ct_certificates.json, which docs/applications/ct.md shows, and docs/assets/ct_*.svg.
@@ -39,7 +40,13 @@ _QUANTILE = 0.999  # of a map's values over the test images: where its colours e
 
 
 def examine(
-    task: AbstractTask, run: Path, *, count: int, noise: float, shown: Sequence[str] | None = None
+    task: AbstractTask,
+    run: Path,
+    *,
+    count: int,
+    noise: float,
+    beside: Path | None = None,
+    shown: Sequence[str] | None = None,
 ) -> tuple[findings.Examined, ...]:
     """The demonstration on the first test images of a run.
 
@@ -48,13 +55,18 @@ def examine(
         run: its folder.
         count: test images.
         noise: relative, on each beam of the strangers' sinograms.
+        beside: another run on the same test images, whose baselines are examined; None for the run's baselines.
         shown: names of the baselines whose answers are examined; None for all but the constant one.
     """
     with np.load(run / "predictions.npz") as file:
         d, images = (torch.from_numpy(file[name][:count]) for name in ("inputs", "target"))
-    with np.load(run / "baselines.npz") as file:
+    folder = run if beside is None else beside
+    with np.load(folder / "baselines.npz") as file:
         names = [name for name in file.files if name != "constant"] if shown is None else shown
         others = {name.replace("_", " "): torch.from_numpy(file[name][:count]) for name in names}
+    with np.load(folder / "predictions.npz") as file:
+        if not np.array_equal(file["inputs"][:count], d.numpy()):
+            raise SystemExit(f"{folder} is of other test images than {run}: train both with the same seed and data.")
     measurement = Measurement(images.shape[-1], d.shape[1], PerBeamNoise(noise))
 
     def measure(phantoms: Tensor) -> Tensor:
@@ -137,6 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("run", type=Path, help="folder that il2o run wrote, of one seed")
     parser.add_argument("--count", type=int, default=100, help="test images and strangers of each kind")
     parser.add_argument("--noise", type=float, default=0.015, help="relative, on each beam of the strangers' sinograms")
+    parser.add_argument("--beside", type=Path, help="another run on the same images, whose baselines are examined")
     parser.add_argument("--methods", nargs="*", help="baselines whose answers are examined; by default all")
     parser.add_argument("--sample", type=int, default=0, help="the test image that is drawn")
     parser.add_argument("--name", default="ct_certificates", help="of the file in results/")
@@ -145,7 +158,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     task = load_task(options.run)
     projector = task.projector
     assert isinstance(projector, Projector)
-    examined = examine(task, options.run, count=options.count, noise=options.noise, shown=options.methods)
+    examined = examine(
+        task, options.run, count=options.count, noise=options.noise, beside=options.beside, shown=options.methods
+    )
     out = options.root / "results" / f"{options.name}.json"
     write_json(out, record(task, examined, noise=options.noise))
     print(json.dumps(findings.table(examined), indent=2))

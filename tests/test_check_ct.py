@@ -112,3 +112,13 @@ def test_a_folder_without_a_run_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit):
         check.main([str(tmp_path)])
     assert "il2o run writes them" in capsys.readouterr().err
+
+
+def test_a_model_without_a_promise_is_held_to_none(run, capsys):
+    results = json.loads((run / "results.json").read_text())
+    (run / "results.json").write_text(json.dumps(results | {"extra": {}}))
+    (run / "certificates.json").unlink()
+    assert check.main([str(run)]) == 0
+    assert "half: 0.0 % leave the box, 0.0 % the ball" in capsys.readouterr().out
+    assert check.main([str(run), "--delta", "0.02"]) == 0
+    assert "half: 0.0 % leave the box, 100.0 % the ball" in capsys.readouterr().out

@@ -75,3 +75,20 @@ def test_the_page_shows_the_record(run, tmp_path):
     assert "| text |" in table
     assert "learned regulariser *" in table
     assert "half of it" not in table
+
+
+def test_another_run_has_to_be_of_the_same_images(run, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    with np.load(run / "predictions.npz") as file:
+        kept = dict(file)
+    np.savez(other / "baselines.npz", unet=kept["target"])
+    np.savez(other / "predictions.npz", **kept)
+    arguments = [str(run), "--count", "10", "--root", str(tmp_path), "--beside", str(other)]
+    script.main(arguments)
+    found = json.loads((tmp_path / "results" / "ct_certificates.json").read_text())
+    assert "unet" in found["kinds"]
+    assert "half of it" not in found["kinds"]
+    np.savez(other / "predictions.npz", **(kept | {"inputs": kept["inputs"] + 1}))
+    with pytest.raises(SystemExit, match="other test images"):
+        script.main(arguments)

@@ -41,6 +41,8 @@ def test_rows_are_what_they_say():
     assert rows["net"]["ms"] == 3.0
     assert (rows["net"]["box"], rows["wild"]["box"]) == (0.0, 1.0)
     assert rows["wild"]["fidelity"] == rows["wild"]["noise"] == 1.0
+    own = comparison.Answers({"tv": images["tv"], "net": images["net"]}, x, d, {"net": {"delta": 10.0}})
+    assert comparison.method_table(own, A, delta=0.0, reference="tv")["net"]["fidelity"] == 0.0
     truth = comparison.method_table(
         comparison.Answers({"tv": off_by(x, 1e-6)}, x, d), A, delta=0.012, reference="tv", noise_limit=limit
     )
@@ -70,6 +72,7 @@ def test_runs_are_joined_into_one_table(tmp_path):
     assert table["methods"]["free"]["gain"]["mean"] > table["methods"]["convex"]["gain"]["mean"] > 0
     assert table["methods"]["unet"]["training_seconds"] == 6.0
     convex = table["methods"]["convex"]
+    assert convex["delta"] == 0.012
     assert (convex["training_seconds"], convex["parameters"], convex["converged"], convex["steps_median"]) == (
         4,
         10,

@@ -36,7 +36,8 @@ class Answers:
         x: by method.
         truth: the true images.
         d: the sinograms.
-        numbers: by method, what else is known: `parameters`, `training_seconds`, `converged`, `steps_median`, ...
+        numbers: by method, what else is known: `parameters`, `training_seconds`, `converged`, `steps_median`, ...; and its
+            own radius `delta`, where it promises one.
     """
 
     x: Mapping[str, Float[Tensor, "N 1 H W"]]
@@ -63,7 +64,9 @@ class Answers:
             kept = {name: torch.from_numpy(file[name]) for name in file.files}
         with np.load(folder / "baselines.npz") as file:
             others = {name: torch.from_numpy(file[name]) for name in file.files}
-        solver = {} if "steps" not in kept else {"steps_median": float(kept["steps"].double().median())}
+        solver = {name: results["extra"][name] for name in ("delta",) if name in results["extra"]}
+        if "steps" in kept:
+            solver["steps_median"] = float(kept["steps"].double().median())
         if "status" in kept:
             solver["converged"] = float((kept["status"] == il2o.Status.CONVERGED).double().mean())
         numbers = {model: _cost(results) | solver}
@@ -96,12 +99,13 @@ def method_table(
     Per method `psnr` and `ssim` (mean and half the width of the 95 % interval over images), `gain` (mean and standard error
     of the difference in dB, image by image; absent for the reference), `wins` (the share of images on which it is better),
     and the shares beyond the box (`box`), beyond `delta` (`fidelity`) and, where a limit is given, further from the
-    measurement than noise takes a true image (`noise`); with the method's other numbers.
+    measurement than noise takes a true image (`noise`); with the method's other numbers. A method that has learned a radius
+    is measured by its own.
 
     Args:
         answers: of all methods.
         A: the projector.
-        delta: relative radius of the ball.
+        delta: relative radius of the ball for methods without one of their own.
         reference: the method that the gain is over.
         noise_limit: the relative fidelity that 95 % of true images keep; see `noise_quantile`.
         tolerance: of the constraints.
@@ -118,11 +122,12 @@ def method_table(
     for name, x in answers.x.items():
         quality = psnr(x, truth).double()
         fidelity = il2o.RelativeDataFidelity(A)(il2o.Inference(x=x, data=d))
+        known = answers.numbers.get(name, {})
         row: dict[str, Any] = {
             "psnr": _over_images(quality),
             "ssim": _over_images(ssim(x, truth).double()),
             "box": _share(UNIT_BOX.violation(x) > most),
-            "fidelity": _share(fidelity > delta + tolerance),
+            "fidelity": _share(fidelity > known.get("delta", delta) + tolerance),
             "fidelity_median": float(fidelity.median()),
             "fidelity_max": float(fidelity.max()),
         }
@@ -132,7 +137,7 @@ def method_table(
             gain = quality - base
             error = float(gain.std() / len(gain) ** 0.5)
             row |= {"gain": {"mean": float(gain.mean()), "standard_error": error}, "wins": _share(gain > 0)}
-        rows[name] = row | dict(answers.numbers.get(name, {}))
+        rows[name] = row | dict(known)
     return rows
 
 
@@ -177,8 +182,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "runs", nargs="+", metavar="NAME=FOLDER", help="runs of one seed, and what to call their models"
     )
     parser.add_argument("--reference", default="tv_ball", help="the method that the gain is over")
-    parser.add_argument("--delta", type=float, help="relative radius; None takes that of the first run")
-    parser.add_argument("--noise-limit", type=float, help="relative fidelity that 95 %% of true images keep")
+    parser.add_argument("--delta", type=float, help="radius for methods without one; None: the first run's")
+    parser.add_argument(
+        "--noise-limit", type=float, help="relative fidelity that 95 %% of true images keep; None: of the test"
+    )
     parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
     options = parser.parse_args(arguments)
     if any("=" not in run for run in options.runs):
@@ -193,7 +200,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     delta = first["extra"]["delta"] if options.delta is None else options.delta
     angles, size = answers.d.shape[1], answers.truth.shape[-1]
     A = scanner(size, angles)
-    table = method_table(answers, A, delta=delta, reference=options.reference, noise_limit=options.noise_limit)
+    limit = noise_quantile(answers.truth, answers.d, A) if options.noise_limit is None else options.noise_limit
+    table = method_table(answers, A, delta=delta, reference=options.reference, noise_limit=limit)
     setting = {
         "size": size,
         "angles": angles,
@@ -203,7 +211,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     setting |= {
         "delta": delta,
-        "noise_limit": options.noise_limit,
+        "noise_limit": limit,
         "tolerance": TOLERANCE,
         "reference": options.reference,
     }
