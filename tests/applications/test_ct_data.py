@@ -1,5 +1,7 @@
 """CT: the splits, the fresh training pairs, the metrics against their definitions, what a sinogram has to be."""
 
+from typing import Any
+
 import lightning.pytorch as pl
 import pytest
 import torch
@@ -10,12 +12,12 @@ from torch import nn
 
 import implicit_l2o as il2o
 from implicit_l2o.applications.ct.base import ReconstructionTask, scanner
-from implicit_l2o.applications.ct.data import EllipseData, random_symmetry
+from implicit_l2o.applications.ct.data import EllipseData, LodopabData, random_symmetry
 from implicit_l2o.applications.ct.metrics import image_metrics, psnr, ssim
 from implicit_l2o.physics import PerBeamNoise
 from implicit_l2o.training import Optimization, fit, quiet
 
-SMALL = {"size": 16, "angles": 6, "train": 12, "validation": 4, "test": 5, "batch_size": 4}
+SMALL: dict[str, Any] = {"size": 16, "angles": 6, "train": 12, "validation": 4, "test": 5, "batch_size": 4}
 
 
 class BackProjection(ReconstructionTask):
@@ -47,7 +49,7 @@ def test_the_splits_follow_from_the_seed_and_share_no_phantom():
 
 
 def test_the_noise_has_the_level_that_is_asked_for():
-    d, x = EllipseData(**SMALL | {"train": 200}, noise=PerBeamNoise(0.03), seed=0).splits.train.tensors
+    d, x = EllipseData(**dict(SMALL, train=200), noise=PerBeamNoise(0.03), seed=0).splits.train.tensors
     clean = scanner(16, 6).apply(x)
     seen = clean > 1e-3
     assert ((d - clean) / clean)[seen].std() == pytest.approx(0.03, rel=0.05)
@@ -56,7 +58,15 @@ def test_the_noise_has_the_level_that_is_asked_for():
 
 
 def test_the_finer_grid_measures_nearly_but_not_exactly_the_same():
-    options = {"size": 64, "angles": 6, "train": 3, "validation": 1, "test": 4, "seed": 0, "noiseless": True}
+    options: dict[str, Any] = {
+        "size": 64,
+        "angles": 6,
+        "train": 3,
+        "validation": 1,
+        "test": 4,
+        "seed": 0,
+        "noiseless": True,
+    }
     crime, honest = (EllipseData(**options, avoid_inverse_crime=avoid) for avoid in (False, True))
     d, x = crime.splits.test.tensors
     other, same, fine = honest.splits.test.tensors
@@ -66,6 +76,23 @@ def test_the_finer_grid_measures_nearly_but_not_exactly_the_same():
     fresh, turned, _ = honest.fresh(*honest.splits.train.tensors[1:])
     clean = scanner(64, 6).apply(turned)
     assert 1e-3 < (fresh - clean).norm() / clean.norm() < 0.1
+
+
+def test_slices_of_lodopab_become_splits(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    generator = torch.Generator().manual_seed(0)
+    for part, count in (("train", 3), ("validation", 2), ("test", 2)):
+        with h5py.File(tmp_path / f"ground_truth_{part}_000.hdf5", "w") as file:
+            file["data"] = torch.rand(count, 362, 362, generator=generator).numpy()
+    counts: dict[str, Any] = {"train": 3, "validation": 2, "test": 2}
+    data = LodopabData(folder=str(tmp_path), size=16, angles=6, **counts, seed=0, noiseless=True)
+    d, x = data.splits.test.tensors
+    assert x.shape == (2, 1, 16, 16)
+    assert torch.equal(d, scanner(16, 6).apply(x))
+    finer = LodopabData(folder=str(tmp_path), size=16, angles=6, **counts, seed=0, avoid_inverse_crime=True)
+    assert finer.splits.test.tensors[2].shape == (2, 1, 32, 32)
+    with pytest.raises(FileNotFoundError, match="ground_truth_train"):
+        _ = LodopabData(folder=str(tmp_path / "none"), size=16, angles=6, **counts).splits
 
 
 def test_training_pairs_are_fresh_in_every_step_and_reproducible():
@@ -175,7 +202,7 @@ def test_wrong_sinograms_are_refused(d, message):
 )
 def test_wrong_data_are_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
-        EllipseData(**SMALL | wrong)
+        EllipseData(**dict(SMALL, **wrong))
 
 
 def test_validation_pairs_are_always_the_same():

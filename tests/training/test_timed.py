@@ -1,5 +1,7 @@
 """Trainings of so many seconds: when they end, how the rate falls, that a resume goes on, that gradients are clipped."""
 
+import time
+
 import lightning.pytorch as pl
 import pytest
 import torch
@@ -65,6 +67,18 @@ def test_the_rate_falls_along_a_cosine_of_the_time(monkeypatch):
     expected = 0.05 * (1 + torch.cos(torch.pi * torch.arange(10) / 10))
     torch.testing.assert_close(torch.tensor(watch.rates), expected)
     assert limit.steps == 10
+
+
+def test_processor_time_stands_still_while_others_compute():
+    class Waits(Line):
+        def loss(self, inference, batch):
+            time.sleep(0.02)
+            return super().loss(inference, batch)
+
+    limit = TimeLimit(10.0, processor=True)
+    fit(Waits(), Points(batch_size=4, seed=0), epochs=1, callbacks=[limit], progress=False)
+    assert limit.steps == 10
+    assert limit.seconds - limit.left < 10 * 0.02
 
 
 def test_a_resumed_training_has_the_rest_of_its_time():

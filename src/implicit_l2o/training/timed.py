@@ -26,6 +26,7 @@ class TimedTraining(AbstractBaseline):
         task: the model, its loss and its optimization.
         seconds: of training steps, without validation.
         anneal: let the learning rate fall to zero along a half cosine of the time.
+        processor: count the processor's time, see `TimeLimit`.
         epochs: the most passes over the training data.
         weight_average: see `fit`.
         gradient_clip: see `fit`.
@@ -35,6 +36,7 @@ class TimedTraining(AbstractBaseline):
     task: AbstractTask
     seconds: float
     anneal: bool = False
+    processor: bool = False
     epochs: int = 60
     weight_average: float = 0.0
     gradient_clip: float | None = None
@@ -43,7 +45,7 @@ class TimedTraining(AbstractBaseline):
 
     def prepare(self, task: AbstractTask, data: AbstractData, *, name: str, progress: bool) -> None:
         """Train it, and keep its best epoch by its own monitor."""
-        limit, size = TimeLimit(self.seconds, anneal=self.anneal), data.batch_size
+        limit, size = TimeLimit(self.seconds, anneal=self.anneal, processor=self.processor), data.batch_size
         data.batch_size = size if self.batch_size is None else self.batch_size
         steps_an_epoch = -(-len(data.splits.train) // data.batch_size)
         try:

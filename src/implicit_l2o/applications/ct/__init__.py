@@ -1,8 +1,19 @@
 """Computed tomography from few views: learned regularisers with a guaranteed fidelity, and what they are compared with."""
 
 from implicit_l2o.applications.ct.base import ReconstructionTask as ReconstructionTask
+from implicit_l2o.applications.ct.classical import CGLS as CGLS
+from implicit_l2o.applications.ct.classical import FBP as FBP
+from implicit_l2o.applications.ct.classical import ConstrainedTV as ConstrainedTV
+from implicit_l2o.applications.ct.classical import PenalisedTV as PenalisedTV
 from implicit_l2o.applications.ct.data import EllipseData as EllipseData
+from implicit_l2o.applications.ct.data import LodopabData as LodopabData
+from implicit_l2o.applications.ct.fpn import FPNTask as FPNTask
+from implicit_l2o.applications.ct.learned_primal_dual import LearnedPrimalDualTask as LearnedPrimalDualTask
+from implicit_l2o.applications.ct.plug_and_play import Denoiser as Denoiser
+from implicit_l2o.applications.ct.plug_and_play import PlugAndPlay as PlugAndPlay
+from implicit_l2o.applications.ct.plug_and_play import PlugAndPlayTask as PlugAndPlayTask
 from implicit_l2o.applications.ct.regularisers import AveragedNetwork as AveragedNetwork
 from implicit_l2o.applications.ct.regularisers import ConvexPotential as ConvexPotential
 from implicit_l2o.applications.ct.regularisers import FreeNetwork as FreeNetwork
 from implicit_l2o.applications.ct.task import ImplicitReconstructionTask as ImplicitReconstructionTask
+from implicit_l2o.applications.ct.unet import UNetTask as UNetTask

@@ -1,5 +1,6 @@
 """Sinograms with the images they are of, as splits of a training; the training pairs are made anew in every step."""
 
+import sys
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,6 +14,7 @@ from torch.utils.data import TensorDataset
 
 from implicit_l2o.applications.ct.base import scanner
 from implicit_l2o.data.ellipses import ellipse_phantoms
+from implicit_l2o.data.lodopab import LodopabSlices
 from implicit_l2o.physics import Geometry, PerBeamNoise, PoissonNoise, Projector, WhiteNoise
 from implicit_l2o.training import AbstractData, Splits
 
@@ -230,6 +232,71 @@ class EllipseData(AbstractTomographyData):
         """The split's phantoms, with the grey levels that they have at the size of the reconstruction."""
         seed = stream(self.first_data_seed + self.run_seed, _SPLITS.index(split))
         return ellipse_phantoms(self.counts[split], size=size, seed=seed, reference=self.measurement.size)
+
+
+@final
+class LodopabData(AbstractTomographyData):
+    """Human chests from LoDoPaB-CT's ground truth, the published parts; the sinograms are simulated, as in the experiments.
+
+    Args:
+        folder: of the HDF5 files, see `data.lodopab.LodopabSlices`.
+        size: pixels along one side, at most 362, and 181 with `avoid_inverse_crime`.
+        angles: views.
+        train: training slices, the first ones; they are kept in memory.
+        validation: validation slices.
+        test: test slices.
+        noise: see `AbstractTomographyData`, as for the others.
+        noiseless: no noise at all.
+        avoid_inverse_crime: measure on a finer grid.
+        fresh_noise: measure the training slices anew in every step.
+        symmetries: turn and mirror them.
+        batch_size: see `AbstractData`.
+        evaluation_batch: images at once without training.
+        seed: of the noise and the order; None takes the run's.
+
+    Raises:
+        FileNotFoundError: a file that holds some of the slices is missing.
+        ValueError: a file is damaged; a count or the size is out of range; as `AbstractTomographyData`.
+    """
+
+    def __init__(
+        self,
+        *,
+        folder: str,
+        size: int = 128,
+        angles: int = 30,
+        train: int = 20_000,
+        validation: int = 500,
+        test: int = 2000,
+        noise: Noise | None = None,
+        noiseless: bool = False,
+        avoid_inverse_crime: bool = False,
+        fresh_noise: bool = True,
+        symmetries: bool = True,
+        batch_size: int = 15,
+        evaluation_batch: int = 50,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(
+            size=size,
+            angles=angles,
+            noise=noise,
+            noiseless=noiseless,
+            avoid_inverse_crime=avoid_inverse_crime,
+            fresh_noise=fresh_noise,
+            symmetries=symmetries,
+            batch_size=batch_size,
+            evaluation_batch=evaluation_batch,
+            seed=seed,
+        )
+        self.folder = folder
+        self.counts: dict[Split, int] = {"train": train, "validation": validation, "test": test}
+
+    def images(self, split: Split, size: int) -> Float[Tensor, "N 1 size size"]:
+        """The part's first slices, averaged over the pixels of the size."""
+        count = self.counts[split]
+        progress = sys.stderr.isatty()
+        return LodopabSlices(self.folder, part=split, size=size, count=count).read(range(count), progress=progress)
 
 
 @lru_cache(maxsize=2)

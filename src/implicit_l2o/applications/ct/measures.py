@@ -153,10 +153,10 @@ class RegulariserResidual(il2o.AbstractMeasure):
 
 @dataclass(frozen=True, eq=False)
 class PotentialValue(il2o.AbstractMeasure):
-    """`f(x)` of a learned convex potential: how unlikely an image is to it.
+    """`f(x; d)` of a learned potential, or a network's work in its place: how unlikely an image is to it.
 
-    Its gradient, on which `RegulariserResidual` looks, is bounded for the potentials that keep edges: many sharp edges
-    raise the value where they hardly raise the gradient.
+    The force, on which `RegulariserResidual` looks, is bounded for the regularisers that keep edges: many sharp edges raise
+    the value where they hardly raise the force.
 
     Args:
         value: of images and sinograms to one number each: `f(x; d)`.

@@ -67,7 +67,7 @@ class DataTerm(il2o.AbstractProximable):
     """
 
     graph: il2o.Graph = field(metadata={"own_domain": True})
-    d: Tensor = field(metadata=il2o.DATA | {"event_ndim": 2})
+    d: Tensor = field(metadata={**il2o.DATA, "event_ndim": 2})
 
     def prox(self, x: Float[Tensor, "B 1 n n"], step: float | Tensor) -> Float[Tensor, "B 1 n n"]:
         """`argmin_y scale^2 |A y - d|^2 / 2 + |y - x|^2 / 2`; the step is part of the scale."""
@@ -184,8 +184,9 @@ class PlugAndPlay(AbstractBaseline):
 
     Args:
         task: the denoiser and its iteration.
-        seconds: see `TimedTraining`, as for the next four.
+        seconds: see `TimedTraining`, as for the next six.
         anneal: let the learning rate fall.
+        processor: count the processor's time.
         epochs: the most.
         weight_average: of the weights.
         gradient_clip: of the steps.
@@ -197,6 +198,7 @@ class PlugAndPlay(AbstractBaseline):
     task: PlugAndPlayTask
     seconds: float
     anneal: bool = True
+    processor: bool = False
     epochs: int = 1000
     weight_average: float = 0.0
     gradient_clip: float | None = None
@@ -217,6 +219,7 @@ class PlugAndPlay(AbstractBaseline):
             self.task,
             self.seconds,
             anneal=self.anneal,
+            processor=self.processor,
             epochs=self.epochs,
             weight_average=self.weight_average,
             gradient_clip=self.gradient_clip,

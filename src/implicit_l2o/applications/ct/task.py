@@ -1,16 +1,18 @@
 """The training of the implicit reconstructions: JFB first, then a backward mode that also moves the ball's radius."""
 
-from collections.abc import Sequence
-from typing import final
+from collections.abc import Mapping, Sequence
+from typing import Any, final
 
 from jaxtyping import Float
+from matplotlib.figure import Figure
 from torch import Tensor
 
 import implicit_l2o as il2o
+from implicit_l2o.applications.ct import examination
 from implicit_l2o.applications.ct.base import ReconstructionTask, scanner
 from implicit_l2o.applications.ct.model import ImplicitReconstruction
 from implicit_l2o.applications.ct.regularisers import AbstractRegulariser
-from implicit_l2o.training import Optimization
+from implicit_l2o.training import Optimization, Samples, Splits, TimeLimit
 
 _PENALTY = 1.0
 
@@ -92,7 +94,33 @@ class ImplicitReconstructionTask(ReconstructionTask):
             loss, self._penalty = loss + _PENALTY * self._penalty, None
         return loss
 
+    def certificates(self) -> Sequence[il2o.Certificate]:
+        """Box, fidelity, consistency, residual and, of a convex potential, the suboptimality: with fixed limits."""
+        return examination.certificates_of(self.network)
+
+    def measures(self) -> Sequence[il2o.AbstractMeasure]:
+        """What the learned regulariser thinks of the answer, and its total variation: calibrated."""
+        return examination.measures_of(self.network)
+
+    def findings(self, samples: Samples, splits: Splits) -> Mapping[str, Any]:
+        """The radius, and which kinds of answers fail which certificate."""
+        examined = examination.examine(self.network, self.all_certificates(), samples)
+        return examination.findings_of(self.network, examined)
+
+    def figures(self, samples: Samples, splits: Splits) -> Mapping[str, tuple[Figure, str]]:
+        """What the certificates catch, where in the image, and the convergence."""
+        examined = examination.examine(self.network, self.all_certificates(), samples)
+        return examination.figures_of(self.network, examined)
+
     def _backward(self) -> il2o.AbstractBackward:
+        return self.refinement if self._trained() >= 1 - self.refined else il2o.JFB()
+
+    def _trained(self) -> float:
+        """Which share of the training is over, by its time where that is limited, else by its steps."""
         trainer = self._trainer
-        done = 0.0 if trainer is None else trainer.global_step / max(trainer.estimated_stepping_batches, 1)
-        return self.refinement if done >= 1 - self.refined else il2o.JFB()
+        if trainer is None:
+            return 0.0
+        for callback in trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue]
+            if isinstance(callback, TimeLimit):
+                return 1 - max(callback.left, 0.0) / callback.seconds
+        return trainer.global_step / max(trainer.estimated_stepping_batches, 1)

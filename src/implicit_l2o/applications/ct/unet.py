@@ -45,6 +45,8 @@ class UNet(nn.Module):
         self.merge = nn.ModuleList(_block(2 * f, f, 3) for f in fine)
         self.last = nn.Conv2d(widths[0], 1, 1)
         nn.init.zeros_(self.last.weight)
+        if self.last.bias is not None:
+            nn.init.zeros_(self.last.bias)
 
     def forward(self, x: Float[Tensor, "B 1 H W"]) -> Float[Tensor, "B 1 H W"]:
         """One channel of the same size; H and W are multiples of `2 ** (len(widths) - 1)`."""

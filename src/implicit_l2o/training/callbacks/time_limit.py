@@ -18,6 +18,8 @@ class TimeLimit(pl.Callback):
         seconds: of training steps.
         anneal: let the learning rate fall to zero along a half cosine of the time, which the schedules by steps cannot do,
             for the number of steps is not known. Needs `optimization.schedule: constant` without warm-up.
+        processor: count the processor's time of this process, not that of the clock on the wall: fair where other programs
+            take part of the machine. For a CPU and one thread; several threads' times add up.
 
     Attributes:
         steps: taken so far, also before a resume.
@@ -32,11 +34,11 @@ class TimeLimit(pl.Callback):
         60.0
     """
 
-    def __init__(self, seconds: float, *, anneal: bool = False) -> None:
+    def __init__(self, seconds: float, *, anneal: bool = False, processor: bool = False) -> None:
         if not 0 < seconds < math.inf:
             raise ValueError(f"TimeLimit needs finite seconds > 0; got seconds={seconds}.")
         self.seconds, self.left = seconds, seconds
-        self.anneal = anneal
+        self.anneal, self.processor = anneal, processor
         self.steps = 0
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -60,16 +62,19 @@ class TimeLimit(pl.Callback):
             factor = 0.5 * (1 - math.cos(math.pi * max(self.left, 0.0) / self.seconds))
             for group in (group for optimizer in trainer.optimizers for group in optimizer.param_groups):
                 group["lr"] = group["initial_lr"] * factor
-        self._began = time.perf_counter()
+        self._began = self._now()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Stop it, and the training where the time is up."""
-        self.left -= time.perf_counter() - self._began
+        self.left -= self._now() - self._began
         self.steps += 1
         if self.left <= 0:
             trainer.should_stop = True
+
+    def _now(self) -> float:
+        return time.process_time() if self.processor else time.perf_counter()
 
     def state_dict(self) -> dict[str, Any]:
         """Time and steps so far."""
