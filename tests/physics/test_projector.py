@@ -152,6 +152,7 @@ def test_it_can_be_copied_and_saved() -> None:
         (lambda: Geometry.uniform(16, angles=0), "angles >= 1; got angles=0"),
         (lambda: Projector(SMALL, dtype=torch.int64), "float32 or torch.float64"),
         (lambda: Projector(Geometry.uniform(1024, angles=400)), "implicit_l2o.interop.projectors"),
+        (lambda: Projector(Geometry(4, [0.0], 1, center=(100.0, 0.0))), "no ray of the geometry meets the image"),
         (lambda: Projector(SMALL).apply(torch.zeros(2, 1, 17, 16)), r"\(B, 1, 16, 16\); got \(2, 1, 17, 16\)"),
         (lambda: Projector(SMALL).adjoint(torch.zeros(2, 8, 24)), r"\(B, 8, 25\); got \(2, 8, 24\)"),
         (lambda: Projector(SMALL).apply(torch.zeros(2, 1, 16, 16).double()), "float32; got images in torch.float64"),
