@@ -227,6 +227,8 @@ def test_the_dual_variable_as_multiplier_gives_the_same_gap():
 
     plain, given = (gap_bound(value=value, multiplier=multiplier)(inference) for multiplier in (None, dual))
     assert float((plain - given).abs().max()) < 0.02
+    answers = il2o.Inference(x=inference.x, data=d)  # of which no solve is known
+    torch.testing.assert_close(gap_bound(value=value, multiplier=dual)(answers), plain)
 
 
 def test_maps_are_zero_where_nothing_fails():
@@ -372,17 +374,23 @@ def test_the_learned_force_is_that_of_the_measurement():
     assert learned.value(images, d).shape == (4,)
 
 
-@pytest.mark.bad_input
-def test_a_network_has_no_potential():
+def test_a_network_has_its_work_in_the_place_of_a_potential():
+    """Of a linear force it is `<x, F(x)> / 2`, also where that turns; of a gradient the difference of the values."""
+
     @dataclass(frozen=True, eq=False)
-    class Rotation(il2o.AbstractMonotone):
+    class Map(il2o.AbstractMonotone):
+        of: Callable
         lipschitz = cocoercivity = None
 
         def apply(self, x):
-            return x
+            return self.of(x)
 
+    images, d = sample(4, 0)
     model = Shrinking()
-    model.condition = lambda d, x: Rotation()
-    images, d = sample(2, 0)
-    with pytest.raises(TypeError, match="Rotation is not the gradient of a potential"):
-        certificates.Learned(model).value(images, d)
+    model.condition = lambda d, x: Map(lambda y: y + 0.5 * y.mT)
+    turned = 0.5 * (images * (images + 0.5 * images.mT)).flatten(1).sum(1)
+    torch.testing.assert_close(certificates.Learned(model).value(images, d), turned)
+    model.condition = lambda d, x: Map(POTENTIAL.apply)
+    torch.testing.assert_close(
+        certificates.Learned(model).value(images, d), POTENTIAL.value(images), rtol=0.1, atol=0.0
+    )

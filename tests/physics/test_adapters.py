@@ -106,6 +106,11 @@ def test_ours_passes_as_it_is() -> None:
     assert linear_operator(projector) is projector
 
 
+def test_an_operator_of_integers_takes_real_numbers() -> None:
+    difference = scipy.sparse.linalg.aslinearoperator(scipy.sparse.csr_array(np.array([[1, -1]])))
+    assert linear_operator(difference).apply(torch.tensor([[0.75, 0.5]])).item() == 0.25
+
+
 def test_a_wrong_adjoint_is_warned_about() -> None:
     physics = deepinv_stand_in()
     exact = physics.A_adjoint
@@ -231,6 +236,17 @@ def test_deepinv_both_ways() -> None:
 def test_bad_input(make, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         make()
+
+
+def test_operators_of_other_kinds_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"norm is for operators without a matrix; got norm=1\.0"):
+        linear_operator(MATRIX, norm=1.0)
+    with pytest.raises(ValueError, match="takes real operators; MatrixLinearOperator is complex128"):
+        linear_operator(scipy.sparse.linalg.aslinearoperator(MATRIX.astype(complex)))
+    between_products = OdlStandIn(CONST, CONST)
+    between_products.domain.spaces = ()
+    with pytest.raises(ValueError, match="between arrays; OdlStandIn has product spaces"):
+        linear_operator(between_products)
 
 
 def test_an_operator_that_is_not_linear_is_refused() -> None:

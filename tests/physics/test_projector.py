@@ -1,14 +1,19 @@
 """The projector: the contract of a linear operator, line integrals that are known in closed form, derivatives, bad input."""
 
 import copy
+import itertools
 import math
 import pickle
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from implicit_l2o.physics import Geometry, Projector, batch_last
+from implicit_l2o.physics._joseph import expected_nonzeros, joseph_matrix
 from implicit_l2o.testing import check_linear_operator
 
 SMALL = Geometry.uniform(16, angles=8)
@@ -57,6 +62,46 @@ def test_line_integrals_of_a_gaussian() -> None:
     torch.testing.assert_close(measured, exact, atol=3e-3, rtol=0)
 
 
+def slow_joseph(geometry: Geometry) -> np.ndarray:
+    """The matrix ray by ray: where the ray crosses the middle of a row, or of a column, between which two pixels?"""
+    n, h, (angles, bins) = geometry.size, geometry.pixel_size, geometry.sinogram_shape
+    matrix = np.zeros((angles * bins, n, n))
+    for ray, (angle, k) in enumerate(itertools.product(geometry.angles, range(bins))):
+        c, s = math.cos(angle), math.sin(angle)
+        middle_x, middle_y = geometry.center
+        offset = (k - (bins - 1) / 2) * geometry.spacing + middle_x * c + middle_y * s
+        for line in range(n):
+            if abs(c) >= abs(s):  # down the rows
+                y = ((n - 1) / 2 - line) * h
+                crossed, length = ((offset - y * s) / c) / h + (n - 1) / 2, h / abs(c)
+            else:
+                x = (line - (n - 1) / 2) * h
+                crossed, length = (n - 1) / 2 - ((offset - x * c) / s) / h, h / abs(s)
+            for pixel in range(n):
+                share = max(0.0, 1 - abs(crossed - pixel))
+                row, column = (line, pixel) if abs(c) >= abs(s) else (pixel, line)
+                matrix[ray, row, column] += share * length
+    return matrix.reshape(angles * bins, n * n)
+
+
+@given(
+    size=st.integers(1, 6),
+    angles=st.lists(st.floats(-7, 7), min_size=1, max_size=3),
+    bins=st.integers(1, 7),
+    pixel=st.floats(0.1, 3),
+    spacing=st.floats(0.1, 3),
+    center=st.tuples(st.floats(-2, 2), st.floats(-2, 2)),
+)
+def test_the_matrix_ray_by_ray(size, angles, bins, pixel, spacing, center) -> None:
+    geometry = Geometry(size, angles, bins, pixel_size=pixel, detector_spacing=spacing, center=center)
+    np.testing.assert_allclose(joseph_matrix(geometry).toarray(), slow_joseph(geometry), atol=1e-9 * pixel)
+
+
+@pytest.mark.parametrize("geometry", [SMALL, Geometry.uniform(128), Geometry(33, [0.1, 2.0], 60)])
+def test_the_number_of_entries_is_foreseen(geometry: Geometry) -> None:
+    assert expected_nonzeros(geometry) == pytest.approx(joseph_matrix(geometry).nnz, rel=0.02)
+
+
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # torch's own, when forward mode loads
 def test_derivatives_of_every_order() -> None:
     projector = Projector(SMALL, dtype=torch.float64)
@@ -77,9 +122,9 @@ def test_layouts_and_compiled_transposes_change_nothing(batch: int, dtype: torch
     projector = Projector(Geometry.uniform(64, angles=40), dtype=dtype)
     x = torch.randn(batch, 1, 64, 64, dtype=dtype)
     dense = torch.from_numpy(projector._matrix.matrix @ x.flatten(1).double().numpy().T).T.reshape(batch, 40, 93)
-    for given in (x, batch_last(x), x.mT.contiguous().mT):
-        assert torch.equal(given, x)
-        y = projector.apply(given)
+    for layout in (x, batch_last(x), x.mT.contiguous().mT):
+        assert torch.equal(layout, x)
+        y = projector.apply(layout)
         torch.testing.assert_close(y.double(), dense, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(projector.adjoint(y), projector.adjoint(projector.apply(x)))
     assert projector.apply(x).is_contiguous()
@@ -107,6 +152,7 @@ def test_it_can_be_copied_and_saved() -> None:
         (lambda: Geometry.uniform(16, angles=0), "angles >= 1; got angles=0"),
         (lambda: Projector(SMALL, dtype=torch.int64), "float32 or torch.float64"),
         (lambda: Projector(Geometry.uniform(1024, angles=400)), "implicit_l2o.interop.projectors"),
+        (lambda: Projector(Geometry(4, [0.0], 1, center=(100.0, 0.0))), "no ray of the geometry meets the image"),
         (lambda: Projector(SMALL).apply(torch.zeros(2, 1, 17, 16)), r"\(B, 1, 16, 16\); got \(2, 1, 17, 16\)"),
         (lambda: Projector(SMALL).adjoint(torch.zeros(2, 8, 24)), r"\(B, 8, 25\); got \(2, 8, 24\)"),
         (lambda: Projector(SMALL).apply(torch.zeros(2, 1, 16, 16).double()), "float32; got images in torch.float64"),

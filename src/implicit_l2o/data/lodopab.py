@@ -28,8 +28,8 @@ SIDE = 362
 PER_FILE = 128
 """Slices in a file; the last file of a part holds what is left."""
 
-MU_MAX = 81.35858
-"""Attenuation in 1/m that the value 1 stands for: `mu = MU_MAX * image`."""
+MU_MAX = 0.8135858
+"""Attenuation in 1/cm that the value 1 stands for, that of 3071 HU: `mu = MU_MAX * image`."""
 
 
 @dataclass(frozen=True)

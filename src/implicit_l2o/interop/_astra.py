@@ -1,5 +1,6 @@
 """ASTRA's CPU projectors, linked to our memory."""
 
+import weakref
 from typing import Any
 
 import astra  # pyright: ignore[reportMissingImports]
@@ -20,6 +21,7 @@ class AstraLines:
     def __init__(self, projection: dict[str, Any], volume: dict[str, Any], kind: str) -> None:
         self.projection, self.volume = projection, volume
         self._projector = astra.create_projector(kind, projection, volume)
+        weakref.finalize(self, astra.projector.delete, self._projector)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, 1, n, n) -> (B, angles, bins)`."""
@@ -48,10 +50,6 @@ class AstraLines:
         astra.algorithm.run(run)
         astra.algorithm.delete(run)
         astra.data2d.delete([volume, projection])
-
-    def __del__(self) -> None:
-        if hasattr(self, "_projector"):
-            astra.projector.delete(self._projector)
 
 
 def _values(x: Tensor) -> np.ndarray:

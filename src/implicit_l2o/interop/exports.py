@@ -92,5 +92,5 @@ class DeepinvModel(nn.Module):
     def forward(self, y: Tensor, physics: Any) -> Tensor:
         """The reconstruction; the physics is wrapped, and its adjoint tried, when it is first seen."""
         if self._wrapped is None or self._wrapped[0] is not physics:
-            self._wrapped = (physics, linear_operator(physics, self.in_shape))
+            self._wrapped = (physics, linear_operator(physics, self.in_shape, dtype=y.dtype, device=y.device))
         return self.reconstruct(y, self._wrapped[1])

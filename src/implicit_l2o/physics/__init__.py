@@ -1,6 +1,7 @@
 """Measurement: the parallel-beam geometry and its projector, filtered back-projection, noise."""
 
 from implicit_l2o.physics._stored_matrix import batch_last as batch_last
+from implicit_l2o.physics.filtered_back_projection import Filter as Filter
 from implicit_l2o.physics.filtered_back_projection import FilteredBackProjection as FilteredBackProjection
 from implicit_l2o.physics.geometry import Geometry as Geometry
 from implicit_l2o.physics.matrix_free import MatrixFree as MatrixFree

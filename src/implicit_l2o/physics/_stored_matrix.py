@@ -24,13 +24,17 @@ class StoredMatrix:
     numba is installed.
 
     Args:
-        matrix: a SciPy CSR matrix.
+        matrix: a SciPy CSR matrix; kept in `dtype`.
         dtype: of the products.
     """
 
     matrix: Any
     dtype: torch.dtype
     _copies: dict[torch.device, SparseMatrix] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        # In the dtype of the products, so that their tensor on the CPU shares its memory.
+        object.__setattr__(self, "matrix", self.matrix.astype(str(self.dtype).removeprefix("torch.")))
 
     def apply(self, x: Float[Tensor, "B *in"]) -> Float[Tensor, "B m"]:
         """`A x`, per sample."""

@@ -30,6 +30,7 @@ class MatrixFree(AbstractLinearOperator):
         shape_out: of one output sample.
         norm: an upper bound on the spectral norm. Default: an estimate, 1 % above what 40 power iterations find.
         dtype: of the points at which the estimate is made.
+        device: likewise.
 
     Raises:
         ValueError: `norm` is negative or not finite; a point has another shape.
@@ -48,6 +49,7 @@ class MatrixFree(AbstractLinearOperator):
     shape_out: tuple[int, ...]
     norm: float | None = field(default=None, kw_only=True)
     dtype: torch.dtype = field(default=torch.float32, kw_only=True)
+    device: torch.device | str = field(default="cpu", kw_only=True)
 
     def __post_init__(self) -> None:
         if self.norm is not None and not (math.isfinite(self.norm) and self.norm >= 0):
@@ -70,7 +72,7 @@ class MatrixFree(AbstractLinearOperator):
 
     @cached_property
     def _estimate(self) -> float:
-        x = torch.randn(1, *self.in_shape, generator=torch.Generator().manual_seed(0), dtype=self.dtype)
+        x = torch.randn(1, *self.in_shape, generator=torch.Generator().manual_seed(0), dtype=self.dtype).to(self.device)
         size = 0.0
         with torch.no_grad():
             for _ in range(_POWER_ITERATIONS):
@@ -106,7 +108,13 @@ class MatrixFree(AbstractLinearOperator):
         return y.reshape(x.shape[0], *result)
 
 
-def adjoint_error(operator: AbstractLinearOperator, *, dtype: torch.dtype = torch.float32, seed: int = 0) -> float:
+def adjoint_error(
+    operator: AbstractLinearOperator,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    seed: int = 0,
+) -> float:
     """The largest `|<K x, y> - <x, K^T y>| / (|K x| |y|)` over random pairs, both signed and positive: 0 up to rounding.
 
     A projector whose adjoint is off gives wrong implicit gradients and wrong certificates, and splittings that need not
@@ -115,6 +123,7 @@ def adjoint_error(operator: AbstractLinearOperator, *, dtype: torch.dtype = torc
     Args:
         operator: the operator.
         dtype: of the points.
+        device: of the points.
         seed: of the points.
 
     Example:
@@ -126,8 +135,8 @@ def adjoint_error(operator: AbstractLinearOperator, *, dtype: torch.dtype = torc
     error = 0.0
     with torch.no_grad():
         for draw in (torch.rand, torch.randn):
-            x = draw(1, *operator.in_shape, generator=generator, dtype=dtype)
-            y = draw(1, *operator.out_shape, generator=generator, dtype=dtype)
+            x = draw(1, *operator.in_shape, generator=generator, dtype=dtype).to(device)
+            y = draw(1, *operator.out_shape, generator=generator, dtype=dtype).to(device)
             Kx, Kty = operator.apply(x).double(), operator.adjoint(y).double()
             size = _batch.norm(Kx) * _batch.norm(y.double())
             difference = _batch.dot(Kx, y.double()) - _batch.dot(x.double(), Kty)

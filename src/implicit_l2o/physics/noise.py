@@ -115,7 +115,8 @@ class PoissonNoise:
     ) -> Float[Tensor, "B angles bins"]:
         """The noisy sinogram; without a generator by PyTorch's global one."""
         _require_finite("PoissonNoise", sinogram)
-        counts = torch.poisson(self.photons * torch.exp(-self.scale * sinogram.detach().cpu()), generator)
+        passing = torch.exp(-self.scale * sinogram.detach().to(_device(sinogram, generator)))
+        counts = torch.poisson(self.photons * passing, generator)
         return line_integrals(counts.to(sinogram), self.photons) / self.scale
 
 
@@ -147,9 +148,13 @@ def line_integrals(counts: Float[Tensor, "B angles bins"], photons: float) -> Fl
 
 
 def _normal(like: Tensor, generator: Generator | None) -> Tensor:
-    """Standard normal numbers, drawn on the generator's device so that a seed means the same on every device."""
-    device = like.device if generator is None else generator.device
-    return torch.randn(like.shape, generator=generator, dtype=like.dtype, device=device).to(like.device)
+    """Standard normal numbers, drawn on the generator's device: a seed of the CPU means the same wherever the data are."""
+    noise = torch.randn(like.shape, generator=generator, dtype=like.dtype, device=_device(like, generator))
+    return noise.to(like.device)
+
+
+def _device(like: Tensor, generator: Generator | None) -> torch.device:
+    return like.device if generator is None else generator.device
 
 
 def _require_level(name: str, level: float) -> None:

@@ -28,7 +28,8 @@ class Projector(AbstractLinearOperator):
         dtype: of the matrix, and so of images and sinograms: float32 or float64.
 
     Attributes:
-        scale: the spectral norm of `R`, in the unit of length of the geometry.
+        scale: what `R` is divided by, in the unit of length of the geometry: a proven bound on its spectral norm, which it
+            exceeds by less than 1e-6 for angles around half a turn (0.3 % for one angle or a few neighbours).
 
     Raises:
         ValueError: the matrix would have more than 5e7 entries; an image or sinogram of another shape or dtype.

@@ -16,10 +16,11 @@ def sinogram_symmetries(geometry: Geometry) -> tuple[Int[Tensor, " m"], ...]:
     """Permutations of the flattened sinogram that stand for a half-turn of the image and for its left-right flip.
 
     A half-turn takes the line `(theta, s)` to `(theta, -s)`: the bins are reversed. A flip takes it to `(pi - theta, s)`:
-    the directions are reversed; it is left out where the angles are not symmetric.
+    the directions are reversed. Each is left out where it fails: the half-turn where the scanner turns about another point
+    than the middle of the image, the flip where that point is off to a side or the angles are not symmetric.
 
     Returns:
-        One or two involutions, which commute with each other and with `A A^T`: what `il2o.Graph` takes.
+        None, one or two involutions, which commute with each other and with `A A^T`: what `il2o.Graph` takes.
 
     Example:
         >>> from implicit_l2o.physics import Geometry, sinogram_symmetries
@@ -28,9 +29,9 @@ def sinogram_symmetries(geometry: Geometry) -> tuple[Int[Tensor, " m"], ...]:
     """
     angles, bins = geometry.sinogram_shape
     rays = torch.arange(angles * bins).reshape(angles, bins)
-    symmetries = [rays.flip(1).flatten()]
+    symmetries = [rays.flip(1).flatten()] if geometry.center == (0, 0) else []
     directions = _mirrored(np.asarray(geometry.angles))
-    if directions is not None:
+    if directions is not None and geometry.center[0] == 0:
         symmetries.append(rays[torch.as_tensor(directions)].flatten())
     return tuple(symmetries)
 

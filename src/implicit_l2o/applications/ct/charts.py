@@ -16,17 +16,18 @@ _GROUPS = {"test": "#0072b2", "phantom": "#d55e00", "sinogram": "#cc79a7", "sign
 _MODEL, _LIMIT = "#0072b2", "#d55e00"
 
 
-def convergence(trace: Float[Tensor, "steps N"], tolerance: float) -> tuple[Figure, str]:
+def convergence(trace: Float[Tensor, "checks N"], tolerance: float, *, every: int = 1) -> tuple[Figure, str]:
     """How the relative residual of the test inferences falls with the iteration: median and spread, and its caption.
 
     Args:
         trace: by iteration and image, past the tolerance.
         tolerance: at which an inference stops.
+        every: iterations between two rows of the trace.
     """
     values = trace.clamp_min(torch.finfo(trace.dtype).tiny).numpy()
     figure = new_figure(6.6, 3.6)
     ax = figure.subplots()
-    steps = np.arange(1, len(values) + 1)
+    steps = every * np.arange(1, len(values) + 1)
     for low, high, shade, name in ((0.0, 1.0, 0.15, "all"), (0.05, 0.95, 0.3, "5 to 95 %")):
         between = np.quantile(values, (low, high), axis=1)
         ax.fill_between(steps, *between, color=_MODEL, alpha=shade, linewidth=0, label=name)
@@ -34,15 +35,15 @@ def convergence(trace: Float[Tensor, "steps N"], tolerance: float) -> tuple[Figu
     ax.axhline(tolerance, color=_LIMIT, linestyle="--", linewidth=1.3, label="tolerance")
     below = values <= tolerance
     reached = below.any(axis=0)
-    ax.set(yscale="log", xlabel="iteration", ylabel=r"relative residual $|T(z) - z| / |x|$", xlim=(1, len(values)))
+    ax.set(yscale="log", xlabel="iteration", ylabel=r"relative residual $|T(z) - z| / |x|$", xlim=(steps[0], steps[-1]))
     ax.grid(alpha=0.25)
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False)
     text = (
-        f"{int(reached.sum())} of {values.shape[1]} test inferences reach the tolerance within {len(values)} iterations"
+        f"{int(reached.sum())} of {values.shape[1]} test inferences reach the tolerance within {steps[-1]} iterations"
     )
     if reached.any():
-        text += f", the median one after {int(np.median(below[:, reached].argmax(axis=0))) + 1}"
+        text += f", the median one after {int(np.median(steps[below[:, reached].argmax(axis=0)]))}"
     return figure, text + "; the curves go on past it."
 
 

@@ -24,6 +24,7 @@ COLOURS = {il2o.Label.PASS: "#009e73", il2o.Label.WARN: "#e69f00", il2o.Label.FA
 WINDOW = (0.0, 1.0)  # of the grey values, in scaled attenuation
 _MARK = "#e69f00"
 _ERROR_SCALE = 0.25  # where the colours of the signed error end
+_NARROW = 6.5  # inches: below, four panels stand two by two
 _ZOOM = 4  # a zoom shows this part of the side
 _MAPS = {BOX: "outside [0, 1]", FIDELITY: r"$|A^T(Ax - d)|$", REGULARISER: "size of its force"}
 
@@ -79,26 +80,28 @@ def reconstruction(
         >>> [ax.get_title() for ax in figure.axes if ax.get_title()]
         ['truth', 'reconstruction', 'error', 'sinogram residual']
     """
-    names = ["truth", "error"] if truth is not None else []
-    panels = [name for name in ("truth", "reconstruction", "error", "residual") if name in [*names, "reconstruction"]]
-    panels += ["residual"] if misfit is not None else []
-    grid = (2, 2) if len(panels) == 4 and figure.get_figwidth() < 6.5 else (1, len(panels))
-    axes = dict(zip(panels, figure.subplots(*grid, squeeze=False).flat, strict=True))
+    known = ("truth", "reconstruction", "error") if truth is not None else ("reconstruction",)
+    panels = known if misfit is None else (*known, "sinogram residual")
+    narrow = len(panels) == 4 and bool(figure.get_figwidth() < _NARROW)
+    axes = figure.subplots(*((2, 2) if narrow else (1, len(panels))), squeeze=False).flat
+    by_name = dict(zip(panels, axes, strict=True))
     region = busiest(x if truth is None else truth)
+    bars = None if narrow else figure
+    _grey(by_name["reconstruction"], x, region)
     if truth is not None:
-        _grey(axes["truth"], truth, region)
-        axes["truth"].set_title("truth", fontsize="medium")
-        _error(axes["error"], x - truth, figure)
-        axes["error"].set_title("error", fontsize="medium")
-    _grey(axes["reconstruction"], x, region)
-    axes["reconstruction"].set_title("reconstruction", fontsize="medium")
+        _grey(by_name["truth"], truth, region)
+        _error(by_name["error"], x - truth, bars)
     if misfit is not None:
-        size = "" if relative is None else f"\n{100 * relative:.2f} % of |d|"
-        _residual(axes["residual"], misfit, figure, title="sinogram residual" + size)
-    lines = [line for line in (scores, str(verdict) if verdict is not None else "") if line]
-    if lines:
-        colour = None if verdict is None else COLOURS[verdict.label]
-        figure.suptitle("\n".join(lines), fontsize="medium", **({} if colour is None else {"color": colour}))
+        _residual(by_name["sinogram residual"], misfit, bars, plain=narrow)
+    beside = {
+        "reconstruction": scores,
+        "sinogram residual": "" if relative is None else f"{100 * relative:.2f} % of |d|",
+    }
+    for name, ax in by_name.items():
+        parts = (name, beside.get(name, ""))
+        ax.set_title((", " if narrow else "\n").join(filter(None, parts)), fontsize="small" if narrow else "medium")
+    if verdict is not None:
+        figure.suptitle(str(verdict), fontsize="medium", color=COLOURS[verdict.label])
 
 
 class Answer(NamedTuple):
@@ -144,7 +147,7 @@ def side_by_side(truth: Float[Tensor, "1 H W"], answers: Mapping[str, Answer]) -
         axes[0, column].set_title("\n".join(filter(None, (name, answer.scores))), fontsize="medium")
         last = column == columns - 1
         _error(axes[1, column], answer.x - truth, figure if last else None)
-        _residual(axes[2, column], answer.misfit, figure if last else None, scale=scale, title="")
+        _residual(axes[2, column], answer.misfit, figure if last else None, scale=scale)
         if answer.verdict is not None:
             text = answer.verdict.label.name + "".join(f"\n{reason}" for reason in answer.verdict.reasons[:4])
             axes[2, column].set_xlabel(text, color=COLOURS[answer.verdict.label], fontsize="small")
@@ -225,7 +228,7 @@ def _grey(ax: Axes, image: Tensor, region: tuple[int, int, int] | None) -> None:
     inset.imshow(part, cmap="gray", vmin=WINDOW[0], vmax=WINDOW[1], interpolation="nearest")
     _bare(inset)
     for spine in inset.spines.values():
-        spine.set(color=_MARK, linewidth=1.2)
+        spine.set(color=_MARK, linewidth=1.2, visible=True)
     frame = np.array([column, column + side, column + side, column, column]) - 0.5
     ax.plot(frame, np.array([row, row, row + side, row + side, row]) - 0.5, color=_MARK, linewidth=1.0)
 
@@ -238,14 +241,14 @@ def _error(ax: Axes, error: Tensor, figure: Figure | None) -> None:
 
 
 def _residual(
-    ax: Axes, misfit: Tensor, figure: Figure | None, *, scale: float | None = None, title: str = "sinogram residual"
+    ax: Axes, misfit: Tensor, figure: Figure | None, *, scale: float | None = None, plain: bool = False
 ) -> None:
     top = scale or float(misfit.abs().max()) or 1.0
     shown = ax.imshow(misfit.numpy(), cmap="PuOr_r", vmin=-top, vmax=top, interpolation="nearest", aspect="auto")
     ax.set(xticks=[], yticks=[])
-    ax.set_ylabel("angle", fontsize="small")
-    ax.set_xlabel("detector", fontsize="small")
-    ax.set_title(title, fontsize="medium")
+    if not plain:
+        ax.set_ylabel("angle", fontsize="small")
+        ax.set_xlabel("detector", fontsize="small")
     if figure is not None:
         _bar(figure, shown, ax, beyond="both" if float(misfit.abs().max()) > top else "neither")
 

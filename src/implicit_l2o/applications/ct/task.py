@@ -1,16 +1,18 @@
 """The training of the implicit reconstructions: JFB first, then a backward mode that also moves the ball's radius."""
 
-from collections.abc import Sequence
-from typing import final
+from collections.abc import Mapping, Sequence
+from typing import Any, final
 
 from jaxtyping import Float
+from matplotlib.figure import Figure
 from torch import Tensor
 
 import implicit_l2o as il2o
+from implicit_l2o.applications.ct import examination
 from implicit_l2o.applications.ct.base import ReconstructionTask, scanner
 from implicit_l2o.applications.ct.model import ImplicitReconstruction
 from implicit_l2o.applications.ct.regularisers import AbstractRegulariser
-from implicit_l2o.training import Optimization
+from implicit_l2o.training import Optimization, Samples, Splits, TimeLimit, read_checkpoint
 
 _PENALTY = 1.0
 
@@ -32,10 +34,12 @@ class ImplicitReconstructionTask(ReconstructionTask):
         refined: share of the training with `refinement`.
         refinement: None takes `Neumann(8)`.
         solver: at inference; None takes that of `ImplicitReconstruction`.
+        start: weights to begin with: the `model.ckpt` of a run with the same kind of network, of any size of image.
         optimization: None takes Adam, 3e-3, falling to 0.
 
     Raises:
-        ValueError: `refined` is not in [0, 1], or as `ImplicitReconstruction`.
+        ValueError: `refined` is not in [0, 1], `start` holds another kind of network, or as `ImplicitReconstruction`.
+        CheckpointError: `start` cannot be read.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class ImplicitReconstructionTask(ReconstructionTask):
         refined: float = 0.15,
         refinement: il2o.AbstractBackward | None = None,
         solver: il2o.AbstractFixedPointSolver | None = None,
+        start: str | None = None,
         optimization: Optimization | None = None,
     ) -> None:
         if not 0 <= refined <= 1:
@@ -62,6 +67,8 @@ class ImplicitReconstructionTask(ReconstructionTask):
         self.refined = refined
         self.refinement: il2o.AbstractBackward = il2o.Neumann(8) if refinement is None else refinement
         self._penalty: Tensor | None = None
+        if start is not None:
+            _load(model, start)
 
     @property
     def network(self) -> ImplicitReconstruction:
@@ -92,7 +99,44 @@ class ImplicitReconstructionTask(ReconstructionTask):
             loss, self._penalty = loss + _PENALTY * self._penalty, None
         return loss
 
+    def certificates(self) -> Sequence[il2o.Certificate]:
+        """Box, fidelity, consistency, residual and, of a convex potential, the suboptimality: with fixed limits."""
+        return examination.certificates_of(self.network)
+
+    def measures(self) -> Sequence[il2o.AbstractMeasure]:
+        """What the learned regulariser thinks of the answer, and its total variation: calibrated."""
+        return examination.measures_of(self.network)
+
+    def findings(self, samples: Samples, splits: Splits) -> Mapping[str, Any]:
+        """The radius, and which kinds of answers fail which certificate."""
+        examined = examination.examine(self.network, self.all_certificates(), samples)
+        return examination.findings_of(self.network, examined)
+
+    def figures(self, samples: Samples, splits: Splits) -> Mapping[str, tuple[Figure, str]]:
+        """What the certificates catch, where in the image, and the convergence."""
+        examined = examination.examine(self.network, self.all_certificates(), samples)
+        return examination.figures_of(self.network, examined)
+
     def _backward(self) -> il2o.AbstractBackward:
+        return self.refinement if self._trained() >= 1 - self.refined else il2o.JFB()
+
+    def _trained(self) -> float:
+        """Which share of the training is over, by its time where that is limited, else by its steps."""
         trainer = self._trainer
-        done = 0.0 if trainer is None else trainer.global_step / max(trainer.estimated_stepping_batches, 1)
-        return self.refinement if done >= 1 - self.refined else il2o.JFB()
+        if trainer is None:
+            return 0.0
+        for callback in trainer.callbacks:  # pyright: ignore[reportAttributeAccessIssue]
+            if isinstance(callback, TimeLimit):
+                return 1 - max(callback.left, 0.0) / callback.seconds
+        return trainer.global_step / max(trainer.estimated_stepping_batches, 1)
+
+
+def _load(model: ImplicitReconstruction, path: str) -> None:
+    """Take over the weights; nothing of them depends on the size of the image."""
+    prefix = "model."
+    state = read_checkpoint(path, require=("state_dict",))["state_dict"]
+    weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"start={path} holds the weights of another kind of network: {error}") from error

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 import implicit_l2o as il2o
-from implicit_l2o.applications.dictionary.data import DictionaryData, complete, world
+from implicit_l2o.applications.dictionary.data import DictionaryData, World, complete, world
 from implicit_l2o.applications.dictionary.model import ImplicitDictionary
 from implicit_l2o.training import AbstractBaseline, AbstractData, AbstractTask
 
@@ -38,9 +37,11 @@ class LinearRegression(AbstractBaseline):
     """
 
     def prepare(self, task: AbstractTask, data: AbstractData, *, name: str, progress: bool) -> None:
-        """Solve the normal equations in float64, by the pseudo-inverse: the measurements may span less than all directions."""
+        """Solve the normal equations in float64, by the pseudo-inverse: the measurements may be dependent."""
         d, x = (tensor.double() for tensor in data.splits.train.tensors)
-        self._map = (torch.linalg.pinv(d.mT @ d, hermitian=True, rtol=1e-9) @ (d.mT @ x)).to(data.splits.train.tensors[1])
+        self._map = (torch.linalg.pinv(d.mT @ d, hermitian=True, rtol=1e-9) @ (d.mT @ x)).to(
+            data.splits.train.tensors[1]
+        )
 
     def infer(self, batch: Sequence[Tensor]) -> il2o.Inference:
         """The signals."""
@@ -68,7 +69,7 @@ class SparseRecovery(AbstractBaseline):
     def prepare(self, task: AbstractTask, data: AbstractData, *, name: str, progress: bool) -> None:
         """Take the transform."""
         M, A = _world(data)
-        stopping = il2o.Stopping(atol=0.0, rtol=1e-4, max_steps=_STEPS)
+        stopping = il2o.Stopping(atol=0.0, rtol=1e-3, max_steps=_STEPS)
         self._model = ImplicitDictionary(A, seed=0, solver=il2o.KrasnoselskiiMann(stopping, relaxation=1.8))
         with torch.no_grad():
             self._model.D.copy_(torch.eye(len(M)) if self.transform == "identity" else complete(M))
@@ -79,7 +80,9 @@ class SparseRecovery(AbstractBaseline):
         return self._model(batch[0])
 
 
-def _world(data: AbstractData) -> tuple[Float[Tensor, "signal atoms"], Float[Tensor, "measurements signal"]]:
+def _world(data: AbstractData) -> World:
     if not isinstance(data, DictionaryData):
-        raise TypeError(f"the baselines of the dictionary take its own data, DictionaryData; got {type(data).__name__}.")
+        raise TypeError(
+            f"the baselines of the dictionary take its own data, DictionaryData; got {type(data).__name__}."
+        )
     return world(data.sizes, data.run_seed)

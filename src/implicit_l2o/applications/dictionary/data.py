@@ -1,6 +1,6 @@
 """Signals with a sparse representation in an unknown dictionary, and their measurements.
 
-Source: Heaton and Wu Fung, Explainable AI via Learning to Optimize (Scientific Reports, 2023), the implicit dictionary model.
+Source: Heaton and Wu Fung, Explainable AI via Learning to Optimize (Scientific Reports, 2023), implicit dictionary model.
 """
 
 import math
@@ -142,7 +142,7 @@ class DictionaryData(AbstractData):
 
 
 def complete(M: Float[Tensor, "signal atoms"]) -> Float[Tensor, "signal signal"]:
-    """The atoms, and an orthonormal basis of what is orthogonal to them scaled to their mean norm: an invertible dictionary."""
+    """The atoms, then a basis of what is orthogonal to them, scaled to their mean norm: an invertible dictionary."""
     basis = torch.linalg.qr(M.double(), mode="complete").Q[:, M.shape[1] :]
     scale = math.sqrt(float(M.double().square().sum()) / M.shape[1])
     return torch.cat([M, (scale * basis).to(M)], dim=1)

@@ -49,9 +49,7 @@ class DenseTask(AbstractTask):
         seed = int(os.environ.get("PL_GLOBAL_SEED", "0")) if seed is None else seed
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            network = nn.Sequential(
-                nn.Linear(sizes.measurements, hidden), nn.ReLU(), nn.Linear(hidden, sizes.signal)
-            )
+            network = nn.Sequential(nn.Linear(sizes.measurements, hidden), nn.ReLU(), nn.Linear(hidden, sizes.signal))
         super().__init__(network, optimization=optimization or Optimization(learning_rate=1e-3))
         self.register_buffer("A", world(sizes, seed).A)
 

@@ -81,7 +81,9 @@ def draw_properties(
         for kind, table in values.items():
             shown = table[:_SHOWN]
             across = shown[:, names.index("fidelity")].clamp_min(_FLOOR)
-            ax.scatter(across, shown[:, names.index(name)], s=9, color=COLOURS[kind], alpha=0.6, label=kind, linewidths=0)
+            ax.scatter(
+                across, shown[:, names.index(name)], s=9, color=COLOURS[kind], alpha=0.6, label=kind, linewidths=0
+            )
         ax.axvline(limits["fidelity"], color="#777777", linestyle="--", linewidth=1)
         ax.axhline(limits[name], color="#777777", linestyle="--", linewidth=1)
         ax.set(xscale="log", yscale="log", xlabel=_LABELS["fidelity"], ylabel=_LABELS.get(name, name))
@@ -103,7 +105,9 @@ def draw_atoms(transformed: Float[Tensor, "n atoms"]) -> Figure:
     peak = size.argmax(dim=1).double() - 0.5 * size.amax(dim=1)  # within an atom the strongest row first
     figure = _figure(5.2, 6.4)
     ax = figure.subplots()
-    image = ax.imshow(size[peak.argsort()].numpy(), aspect="auto", cmap="Greys", vmin=0, vmax=1, interpolation="nearest")
+    image = ax.imshow(
+        size[peak.argsort()].numpy(), aspect="auto", cmap="Greys", vmin=0, vmax=1, interpolation="nearest"
+    )
     ax.set(xlabel="true atom", ylabel="row of K")
     figure.colorbar(image, ax=ax, label="share of the largest entry")
     figure.tight_layout()

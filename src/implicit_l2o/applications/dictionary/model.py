@@ -75,8 +75,8 @@ class ImplicitDictionary(nn.Module):
         """The splitting over `y`, and its start, the least-squares coefficients."""
         coefficients = il2o.AffineSet(self.A @ self.D, d)
         start = coefficients.project(d.new_zeros(len(d), self.D.shape[1])).detach()
-        # Where d = 0 the solution is 0 for every step, and a step must be positive.
-        step = (self.threshold * start.abs().mean(dim=1)).clamp_min(torch.finfo(d.dtype).tiny)
+        # Where d = 0 the solution is 0 for every step, and a step must be positive; where d is broken the solver says so.
+        step = (self.threshold * start.abs().mean(dim=1)).nan_to_num(1.0, 1.0).clamp_min(torch.finfo(d.dtype).tiny)
         return il2o.DouglasRachford(il2o.Problem(g=coefficients, h=il2o.L1Norm()), step=step), start
 
     def forward(

@@ -81,7 +81,7 @@ class DictionaryTask(AbstractTask):
     def on_fit_start(self) -> None:
         """Refuse data that were measured by another `A`."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        d, x = data.splits.train[:1]
+        d, x = data.splits.train[:100]
         predicted = x.to(self.device) @ self.network.A.mT
         if predicted.shape != d.shape or not torch.allclose(predicted, d.to(self.device), atol=1e-3):
             raise ValueError("DictionaryTask: the data are of another problem; give both the same seed and sizes.")

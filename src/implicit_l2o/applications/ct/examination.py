@@ -1,0 +1,162 @@
+"""What an implicit reconstruction says of itself: its certificates, and the findings and figures of its report."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from matplotlib.figure import Figure
+from torch import Tensor
+
+import implicit_l2o as il2o
+from implicit_l2o.applications.ct import charts, figures, findings
+from implicit_l2o.applications.ct.certificates import (
+    Learned,
+    certificate_maps,
+    fixed_certificates,
+    learned_measures,
+)
+from implicit_l2o.applications.ct.measures import SuboptimalityBound
+from implicit_l2o.applications.ct.model import SCALE, ImplicitReconstruction
+from implicit_l2o.applications.ct.regularisers import ConvexPotential
+from implicit_l2o.physics import PerBeamNoise
+from implicit_l2o.training import Samples
+
+_GAP = 0.02  # of the suboptimality, relative to the objective's slope over the box
+_RESIDUAL = 1.1  # times the tolerance that the solves stop at
+_CHECK = 5  # iterations between two points of a trace
+_QUANTILE = 0.999  # of a map's values over the test images: where its colours end
+
+
+def certificates_of(network: ImplicitReconstruction, *, tolerance: float = 1e-4) -> tuple[il2o.Certificate, ...]:
+    """Those with fixed limits: box, fidelity, consistency, residual and, of a convex potential, the suboptimality.
+
+    Args:
+        network: the model, with the radius that it has learned.
+        tolerance: see `fixed_certificates`.
+
+    Example:
+        >>> from implicit_l2o.applications.ct.examination import certificates_of
+        >>> from implicit_l2o.applications.ct.model import ImplicitReconstruction
+        >>> from implicit_l2o.applications.ct.regularisers import ConvexPotential
+        >>> from implicit_l2o.physics import Geometry, Projector
+        >>> network = ImplicitReconstruction(Projector(Geometry.uniform(16, angles=8)), ConvexPotential((16, 16)))
+        >>> [certificate.name for certificate in certificates_of(network)][-2:]
+        ['relative residual', 'suboptimality (bound)']
+    """
+    projector, delta = network.scanner.projector, float(network.delta.detach())
+    rtol = network.solver.stopping.rtol
+    # The solve stops relative to the pair (x, SCALE A x), which is longer than x by up to this.
+    residual = None if rtol is None else _RESIDUAL * rtol * math.hypot(1, SCALE)
+    fixed = fixed_certificates(projector, delta, tolerance=tolerance, residual=residual)
+    if not isinstance(network.regulariser, ConvexPotential):
+        return fixed
+
+    def multiplier(inference: il2o.Inference) -> Tensor:
+        """`z - P(z)` for the ball, up to its length: both lie on a ray from its centre."""
+        assert inference.z is not None
+        _, w = network.scanner.graph.split(inference.z)
+        return w - SCALE * inference.data
+
+    bound = SuboptimalityBound(projector, delta, Learned(network).force, multiplier=multiplier)
+    return (*fixed, il2o.Certificate(bound, il2o.Threshold(_GAP)))
+
+
+def measures_of(network: ImplicitReconstruction) -> tuple[il2o.AbstractMeasure, ...]:
+    """Those to be calibrated on data: the learned regulariser's force and value, total variation."""
+    learned = Learned(network)
+    return learned_measures(learned.force, value=learned.value)
+
+
+def examine(
+    network: ImplicitReconstruction,
+    certificates: Sequence[il2o.Certificate],
+    samples: Samples,
+    *,
+    count: int = 16,
+    seed: int = 0,
+) -> tuple[findings.Examined, ...]:
+    """The demonstration on the first test samples; strangers get as much noise as those have.
+
+    Args:
+        network: the model.
+        certificates: fixed and calibrated.
+        samples: of the test, sinograms and true images.
+        count: of each kind, at most. What no image explains is iterated to the last step, so each costs many solves.
+        seed: of the strangers.
+    """
+    projector = network.scanner.projector
+    d, images = (part[:count] for part in samples.batch[:2])
+    clean = projector.apply(images)
+    level = float(((d - clean).flatten(1).norm(dim=1) / clean.flatten(1).norm(dim=1)).median())
+    noise = PerBeamNoise(level)
+
+    def measure(phantoms: Tensor) -> Tensor:
+        return noise(projector.apply(phantoms), torch.Generator().manual_seed(seed))
+
+    return findings.demonstrate(network, certificates, images=images, data=d, measure=measure, seed=seed, batch=count)
+
+
+def findings_of(network: ImplicitReconstruction, examined: Sequence[findings.Examined]) -> dict[str, Any]:
+    """For `results.json`: the radius, and by kind of answer the shares that fail."""
+    return {"delta": float(network.delta.detach()), "kinds": findings.table(examined)}
+
+
+@torch.no_grad()
+def figures_of(
+    network: ImplicitReconstruction, examined: Sequence[findings.Examined], *, steps: int = 200
+) -> Mapping[str, tuple[Figure, str]]:
+    """For the report: which answers fail which certificate, where in the image, and the convergence.
+
+    Args:
+        network: the model.
+        examined: from `examine`.
+        steps: of the convergence.
+    """
+    by_kind = {part.kind: part for part in examined}
+    test, strange = by_kind[findings.TEST], by_kind["text"]
+    force = Learned(network).force
+    usual = certificate_maps(test.x, test.d, network.scanner.projector, force)
+    scales = {name: float(values.flatten().quantile(_QUANTILE)) or 1.0 for name, values in usual.items()}
+    found = {"What the certificates catch": charts.fail_shares(examined)}
+    for title, part in (("A test image pixel by pixel", test), ("Text pixel by pixel", strange)):
+        maps = certificate_maps(part.x[:1], part.d[:1], network.scanner.projector, force)
+        figure = figures.where_it_fails(
+            part.x[0],
+            {name: values[0] for name, values in maps.items()},
+            scales=scales,
+            verdict=figures.Verdict.of(part.report, 0),
+        )
+        found[title] = (figure, "The image and its properties by pixel; colours end where 99.9 % of good answers' do.")
+    rtol = network.solver.stopping.rtol
+    trace = residual_trace(network, test.d, steps=steps)
+    found["Convergence"] = charts.convergence(trace, 1e-4 if rtol is None else rtol, every=_CHECK)
+    return found
+
+
+@torch.no_grad()
+def residual_trace(
+    network: ImplicitReconstruction, d: Float[Tensor, "N angles bins"], *, steps: int = 200
+) -> Float[Tensor, "checks N"]:
+    """Residuals relative to `|(x, SCALE A x)|`, every five iterations from the warm start, past any tolerance.
+
+    The plain iteration has no memory but its state, so it goes on from where it was checked.
+
+    Args:
+        network: the model.
+        d: sinograms.
+        steps: iterations, at least 5.
+    """
+    image, z = network.first(d)
+    F = network.condition(d, image)
+    solver = il2o.KrasnoselskiiMann(il2o.Stopping(atol=0.0, rtol=0.0, max_steps=_CHECK))
+    residuals = []
+    for _ in range(max(1, steps // _CHECK)):
+        inference = network.solve(d, F, z, solver=solver)
+        assert inference.z is not None
+        assert inference.residual is not None
+        z = inference.z
+        size = network.scanner.graph.lift(inference.x).flatten(1).norm(dim=1)
+        residuals.append(inference.residual / size)
+    return torch.stack(residuals)
