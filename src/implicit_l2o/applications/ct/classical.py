@@ -113,7 +113,8 @@ class AbstractClassical(AbstractBaseline, ABC):
         """What was chosen, and what every choice gave on the validation images."""
         described = self.describe(self.chosen)
         scores = {" ".join(map(str, self.describe(c).values())): score for c, score in self._scores.items()}
-        return {"parameters": len(described), **described, "validation_psnr": scores}
+        chosen = {"parameters": len(described), **described}
+        return {**chosen, "validation_images": self.validation, "validation_psnr": scores}
 
 
 @final
@@ -192,11 +193,13 @@ class AbstractTotalVariation(AbstractClassical, ABC):
     Args:
         rtol: relative residual on `(x, w, p)`, see `solve_total_variation`.
         max_steps: the most iterations.
+        tuning_steps: the most while a setting is chosen; one that has not converged by then is infeasible or nearly so.
         validation: images to choose by.
     """
 
     rtol: float = field(default=2e-5, kw_only=True)
     max_steps: int = field(default=2000, kw_only=True)
+    tuning_steps: int = field(default=300, kw_only=True)
     validation: int = field(default=30, kw_only=True)
 
     @abstractmethod
@@ -204,8 +207,19 @@ class AbstractTotalVariation(AbstractClassical, ABC):
         """The problem under one setting."""
 
     @final
+    def results(
+        self, d: Float[Tensor, "B angles bins"], choices: Sequence[Any]
+    ) -> Iterator[tuple[Any, Float[Tensor, "B 1 n n"]]]:
+        """One after another, in `tuning_steps`."""
+        for choice in choices:
+            yield choice, self._solve(d, choice, min(self.tuning_steps, self.max_steps)).x
+
+    @final
     def reconstruct(self, d: Float[Tensor, "B angles bins"], choice: Any) -> il2o.Inference:
         """The solution, with its status, residual and steps."""
+        return self._solve(d, choice, self.max_steps)
+
+    def _solve(self, d: Float[Tensor, "B angles bins"], choice: Any, max_steps: int) -> il2o.Inference:
         graph = total_variation_graph(self.projector)
         start = FilteredBackProjection(self.projector, "hann", 0.9)
         parts = [
@@ -214,7 +228,7 @@ class AbstractTotalVariation(AbstractClassical, ABC):
                 graph,
                 start(part).clamp(0, 1),
                 rtol=self.rtol,
-                max_steps=self.max_steps,
+                max_steps=max_steps,
             )
             for part in d.split(_CHUNK)
         ]

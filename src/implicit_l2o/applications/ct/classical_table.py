@@ -86,6 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--data", nargs="*", default=["noisy", "noiseless"], choices=["noisy", "noiseless"], metavar="KIND"
     )
+    parser.add_argument("--methods", nargs="*", default=None, metavar="NAME", help="of these alone; default: all")
     parser.add_argument("--angles", type=int, default=30, metavar="COUNT")
     parser.add_argument("--validation", type=int, default=100, metavar="COUNT", help="for FBP and CGLS")
     parser.add_argument("--validation-tv", type=int, default=30, metavar="COUNT", help="for total variation")
@@ -102,12 +103,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             data = EllipseData(size=size, angles=options.angles, **counts, noiseless=noiseless, seed=options.seed)
             methods = noiseless_methods() if noiseless else noisy_methods(options.validation_tv)
             key = f"{size}_noiseless" if noiseless else str(size)
-            results[key] = {}
+            results.setdefault(key, {})
             for name, method in methods.items():
+                if options.methods is not None and name not in options.methods:
+                    continue
                 results[key][name] = evaluate(method, data, name=f"{key} {name}", progress=sys.stderr.isatty())
                 found = results[key][name]
                 print(f"{key:>14} {name:13} {found['psnr']:.2f} dB / {found['ssim']:.3f}", flush=True)
-            write_json(options.out, {"about": about, "machine": machine(), "results": results})
+                results[key] = {known: results[key][known] for known in methods if known in results[key]}
+                write_json(options.out, {"about": about, "machine": machine(), "results": results})
     return 0
 
 
