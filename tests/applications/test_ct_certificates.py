@@ -227,6 +227,8 @@ def test_the_dual_variable_as_multiplier_gives_the_same_gap():
 
     plain, given = (gap_bound(value=value, multiplier=multiplier)(inference) for multiplier in (None, dual))
     assert float((plain - given).abs().max()) < 0.02
+    answers = il2o.Inference(x=inference.x, data=d)  # of which no solve is known
+    torch.testing.assert_close(gap_bound(value=value, multiplier=dual)(answers), plain)
 
 
 def test_maps_are_zero_where_nothing_fails():

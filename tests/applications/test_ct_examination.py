@@ -69,6 +69,7 @@ def test_the_findings_name_the_radius_and_every_kind():
     assert {"test images", "bars", "text", "metal insert", "dead detector bin"} <= set(found["kinds"])
     assert found["kinds"]["dead detector bin"]["fails"][measures.INCONSISTENCY] == 1.0
     assert found["kinds"][findings.TEST]["fails"][measures.FIDELITY] == 0.0
+    assert found["kinds"][findings.WRONG]["fails"][measures.GAP] == 1.0  # judged without a solve
 
 
 def test_the_report_gets_its_figures():

@@ -244,7 +244,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, di
     stopping = {"atol": 0.0, "rtol": 1e-3, "max_steps": 4000}  # few atoms in few dimensions take longer
     solver = {"class_path": "implicit_l2o.KrasnoselskiiMann", "init_args": {"stopping": stopping, "relaxation": 1.8}}
     settings["model"]["init_args"] |= {"sizes": sizes, "solver": solver}
-    settings["data"]["init_args"] |= {"sizes": sizes, "train": 1000, "validation": 100, "test": 200, "batch_size": 50}
+    settings["data"]["init_args"] |= {"sizes": sizes, "train": 600, "validation": 100, "test": 200, "batch_size": 50}
     settings["trainer"]["max_epochs"] = 6
     for baseline in settings["baselines"].values():
         if "task" in baseline.get("init_args", {}):

@@ -24,7 +24,6 @@ from implicit_l2o.applications.ct.measures import (
     Radius,
     RegulariserResidual,
     RelativeResidual,
-    SuboptimalityBound,
 )
 
 BOX = "box violation"
@@ -147,11 +146,7 @@ def without_solve(certificates: Sequence[il2o.Certificate]) -> tuple[il2o.Certif
     """
     solve = (RelativeResidual, il2o.FixedPointResidual, il2o.DavisYinDistance, il2o.BanachBound, il2o.BanachEstimate)
 
-    def needs_one(measure: il2o.AbstractMeasure) -> bool:
-        tight = isinstance(measure, SuboptimalityBound) and measure.multiplier is not None
-        return isinstance(measure, solve) or tight
-
-    return tuple(certificate for certificate in certificates if not needs_one(certificate.measure))
+    return tuple(certificate for certificate in certificates if not isinstance(certificate.measure, solve))
 
 
 @torch.no_grad()

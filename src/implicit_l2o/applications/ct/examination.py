@@ -55,8 +55,7 @@ def certificates_of(network: ImplicitReconstruction, *, tolerance: float = 1e-4)
 
     def multiplier(inference: il2o.Inference) -> Tensor:
         """`z - P(z)` for the ball, up to its length: both lie on a ray from its centre."""
-        if inference.z is None:
-            return projector.apply(inference.x) - inference.data
+        assert inference.z is not None
         _, w = network.scanner.graph.split(inference.z)
         return w - SCALE * inference.data
 

@@ -82,7 +82,7 @@ def reconstruction(
     """
     known = ("truth", "reconstruction", "error") if truth is not None else ("reconstruction",)
     panels = known if misfit is None else (*known, "sinogram residual")
-    narrow = figure.get_figwidth() < _NARROW and len(panels) == 4
+    narrow = len(panels) == 4 and bool(figure.get_figwidth() < _NARROW)
     axes = figure.subplots(*((2, 2) if narrow else (1, len(panels))), squeeze=False).flat
     by_name = dict(zip(panels, axes, strict=True))
     region = busiest(x if truth is None else truth)

@@ -195,9 +195,9 @@ class SuboptimalityBound(il2o.AbstractMeasure):
         delta: as for `FidelityExcess`.
         gradient: of `f`, of images and sinograms to images.
         value: `f`, of images and sinograms to one number each, at least 0; None takes the other scale.
-        multiplier: gives the ball's multiplier of an inference, `(B, angles, bins)`, of any positive length: for
-            Davis-Yin `z - P(z)` in the coordinates of the ball. None takes `A x - d`, which is its direction where the
-            ball is active; where delta is 0 there is no such direction, and a tight bound needs the multiplier.
+        multiplier: gives the ball's multiplier of a solve, `(B, angles, bins)`, of any positive length: for Davis-Yin
+            `z - P(z)` in the coordinates of the ball. None, and an answer without a solve, take `A x - d`, which is its
+            direction where the ball is active; where delta is 0 there is none, and a tight bound needs the multiplier.
         name: shown in the report.
 
     Raises:
@@ -217,7 +217,8 @@ class SuboptimalityBound(il2o.AbstractMeasure):
     def __call__(self, inference: il2o.Inference) -> Float[Tensor, " B"]:
         """The relative bound, per sample."""
         x, d = inference.x, _sinogram(inference, self.name)
-        direction = self.A.apply(x) - d if self.multiplier is None else self.multiplier(inference)
+        known = None if inference.z is None else self.multiplier
+        direction = self.A.apply(x) - d if known is None else known(inference)
         gradient = self.gradient(x, d)
         bound = suboptimality(self.A, x, gradient, d, radius(self.delta, d) * _norm(d), direction)
         scale = gradient.flatten(1).abs().sum(1) if self.value is None else self.value(x, d)

@@ -12,7 +12,7 @@ from implicit_l2o.applications.ct import examination
 from implicit_l2o.applications.ct.base import ReconstructionTask, scanner
 from implicit_l2o.applications.ct.model import ImplicitReconstruction
 from implicit_l2o.applications.ct.regularisers import AbstractRegulariser
-from implicit_l2o.training import Optimization, Samples, Splits, TimeLimit
+from implicit_l2o.training import Optimization, Samples, Splits, TimeLimit, read_checkpoint
 
 _PENALTY = 1.0
 
@@ -34,10 +34,12 @@ class ImplicitReconstructionTask(ReconstructionTask):
         refined: share of the training with `refinement`.
         refinement: None takes `Neumann(8)`.
         solver: at inference; None takes that of `ImplicitReconstruction`.
+        start: weights to begin with: the `model.ckpt` of a run with the same kind of network, of any size of image.
         optimization: None takes Adam, 3e-3, falling to 0.
 
     Raises:
-        ValueError: `refined` is not in [0, 1], or as `ImplicitReconstruction`.
+        ValueError: `refined` is not in [0, 1], `start` holds another kind of network, or as `ImplicitReconstruction`.
+        CheckpointError: `start` cannot be read.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class ImplicitReconstructionTask(ReconstructionTask):
         refined: float = 0.15,
         refinement: il2o.AbstractBackward | None = None,
         solver: il2o.AbstractFixedPointSolver | None = None,
+        start: str | None = None,
         optimization: Optimization | None = None,
     ) -> None:
         if not 0 <= refined <= 1:
@@ -64,6 +67,8 @@ class ImplicitReconstructionTask(ReconstructionTask):
         self.refined = refined
         self.refinement: il2o.AbstractBackward = il2o.Neumann(8) if refinement is None else refinement
         self._penalty: Tensor | None = None
+        if start is not None:
+            _load(model, start)
 
     @property
     def network(self) -> ImplicitReconstruction:
@@ -124,3 +129,14 @@ class ImplicitReconstructionTask(ReconstructionTask):
             if isinstance(callback, TimeLimit):
                 return 1 - max(callback.left, 0.0) / callback.seconds
         return trainer.global_step / max(trainer.estimated_stepping_batches, 1)
+
+
+def _load(model: ImplicitReconstruction, path: str) -> None:
+    """Take over the weights; nothing of them depends on the size of the image."""
+    prefix = "model."
+    state = read_checkpoint(path, require=("state_dict",))["state_dict"]
+    weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"start={path} holds the weights of another kind of network: {error}") from error
