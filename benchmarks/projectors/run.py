@@ -22,35 +22,25 @@ LARGE = ("ours", "ours, batch last", "SciPy CSR", "ASTRA, CPU")  # what is also 
 
 def measure(pair: Pair, batch: int, seconds: float) -> dict[str, Any]:
     """Milliseconds an image of the projector, its adjoint, the two in turn, and a gradient; and whether they are adjoint."""
-
-    def apply() -> Any:
-        return pair.forward(pair.x)
-
-    def adjoint() -> Any:
-        return pair.adjoint(pair.y)
-
     with torch.no_grad():
-        alone = [least([function], seconds)[0] for function in (apply, adjoint)]
-        in_turn = sum(least([apply, adjoint], seconds))
+        apply, adjoint = least(lambda: pair.forward(pair.x), seconds), least(lambda: pair.adjoint(pair.y), seconds)
+        in_turn = least(lambda: (pair.forward(pair.x), pair.adjoint(pair.y)), seconds)
         error = mismatch(pair)
-    gradient = least([lambda: differentiate(pair)], seconds)[0] if pair.differentiable else None
-    times = {"apply": alone[0], "adjoint": alone[1], "in_turn": in_turn, "gradient": gradient}
+    gradient = least(lambda: differentiate(pair), seconds) if pair.differentiable else None
+    times = {"apply": apply, "adjoint": adjoint, "in_turn": in_turn, "gradient": gradient}
     row: dict[str, Any] = {name: None if time is None else 1e3 * time / batch for name, time in times.items()}
     return {**row, "adjoint_error": error, "mebibytes": pair.mebibytes}
 
 
-def least(functions: Sequence[Callable[[], Any]], seconds: float) -> list[float]:
-    """The least processor time of a call of each function, in seconds, over at least 5 rounds of one call each."""
-    for function in functions:
+def least(function: Callable[[], Any], seconds: float) -> float:
+    """The least processor time of one call, in seconds, over at least 5 calls."""
+    function()
+    until, times = time.perf_counter() + seconds, []
+    while len(times) < 5 or time.perf_counter() < until:
+        start = time.process_time()
         function()
-    until, rounds = time.perf_counter() + seconds, []
-    while len(rounds) < 5 or time.perf_counter() < until:
-        times = [time.process_time()]
-        for function in functions:
-            function()
-            times.append(time.process_time())
-        rounds.append(np.diff(times))
-    return np.min(rounds, axis=0).tolist()
+        times.append(time.process_time() - start)
+    return min(times)
 
 
 def differentiate(pair: Pair) -> None:
