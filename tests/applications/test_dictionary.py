@@ -199,6 +199,7 @@ def test_the_true_dictionary_recovers_and_regression_does_where_there_are_enough
         "least": LeastSquares(),
         "regression": LinearRegression(),
         "plain": SparseRecovery("identity"),
+        "whitening": SparseRecovery("whitening"),
         "true": SparseRecovery("true"),
     }.items():
         baseline.prepare(task, data, name=name, progress=False)
@@ -207,7 +208,7 @@ def test_the_true_dictionary_recovers_and_regression_does_where_there_are_enough
         assert float((answer.x @ task.network.A.mT - d).abs().max()) < 1e-3
     assert errors["true"] < 0.5 * errors["least"]
     assert errors["regression"] < 1e-6
-    assert errors["plain"] > errors["true"]
+    assert errors["plain"] > errors["whitening"]
 
 
 def test_the_completed_dictionary_keeps_the_atoms_and_is_invertible() -> None:
@@ -297,7 +298,7 @@ def test_bad_options() -> None:
         DenseTask(hidden=0)
     with pytest.raises(ValueError, match="at least one signal"):
         DictionaryData(train=0)
-    with pytest.raises(ValueError, match=r"'identity' and 'true'; got transform='fourier'"):
+    with pytest.raises(ValueError, match=r"'identity', 'whitening' and 'true'; got transform='fourier'"):
         SparseRecovery("fourier")  # pyright: ignore[reportArgumentType]
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 import implicit_l2o as il2o
@@ -54,17 +55,21 @@ class LinearRegression(AbstractBaseline):
 
 @dataclass(eq=False)
 class SparseRecovery(AbstractBaseline):
-    """The same problem with a transform that is given: `|x|_1` itself, or the true dictionary's, which bounds all others.
+    """The same problem with a transform that is not trained.
 
     Args:
-        transform: `"identity"` or `"true"`; the true dictionary is completed by what is orthogonal to its atoms.
+        transform: `"identity"`, that is `|x|_1` itself; `"whitening"`, the inverse root of the training signals' covariance,
+            of condition number 10; or `"true"`, the true dictionary completed by what is orthogonal to its atoms, which
+            bounds all others.
     """
 
-    transform: Literal["identity", "true"] = "identity"
+    transform: Literal["identity", "whitening", "true"] = "identity"
 
     def __post_init__(self) -> None:
-        if self.transform not in ("identity", "true"):
-            raise ValueError(f"SparseRecovery knows 'identity' and 'true'; got transform={self.transform!r}.")
+        if self.transform not in ("identity", "whitening", "true"):
+            raise ValueError(
+                f"SparseRecovery knows 'identity', 'whitening' and 'true'; got transform={self.transform!r}."
+            )
 
     def prepare(self, task: AbstractTask, data: AbstractData, *, name: str, progress: bool) -> None:
         """Take the transform."""
@@ -72,12 +77,24 @@ class SparseRecovery(AbstractBaseline):
         stopping = il2o.Stopping(atol=0.0, rtol=1e-3, max_steps=_STEPS)
         self._model = ImplicitDictionary(A, seed=0, solver=il2o.KrasnoselskiiMann(stopping, relaxation=1.8))
         with torch.no_grad():
-            self._model.D.copy_(torch.eye(len(M)) if self.transform == "identity" else complete(M))
+            if self.transform == "true":
+                self._model.D.copy_(complete(M))
+            elif self.transform == "whitening":
+                self._model.D.copy_(covariance_root(data.splits.train.tensors[1]))
+            else:
+                self._model.D.copy_(torch.eye(len(M)))
 
     @torch.no_grad()
     def infer(self, batch: Sequence[Tensor]) -> il2o.Inference:
         """The signals."""
         return self._model(batch[0])
+
+
+def covariance_root(x: Float[Tensor, "N n"], *, condition: float = 10.0) -> Float[Tensor, "n n"]:
+    """The symmetric root of `x^T x`, its largest singular value 1 and none below `1 / condition`."""
+    values, vectors = torch.linalg.eigh(x.double().mT @ x.double())
+    root = (values / values.max()).clamp_min(0.0).sqrt().clamp_min(1.0 / condition)
+    return ((vectors * root) @ vectors.mT).to(x.dtype)
 
 
 def _world(data: AbstractData) -> World:
