@@ -10,6 +10,7 @@ from torch import Tensor
 import implicit_l2o as il2o
 from implicit_l2o.applications.ct import examination
 from implicit_l2o.applications.ct.base import ReconstructionTask, scanner
+from implicit_l2o.applications.ct.findings import Examined
 from implicit_l2o.applications.ct.model import ImplicitReconstruction
 from implicit_l2o.applications.ct.regularisers import AbstractRegulariser
 from implicit_l2o.training import Optimization, Samples, Splits, TimeLimit, read_checkpoint
@@ -67,6 +68,7 @@ class ImplicitReconstructionTask(ReconstructionTask):
         self.refined = refined
         self.refinement: il2o.AbstractBackward = il2o.Neumann(8) if refinement is None else refinement
         self._penalty: Tensor | None = None
+        self._demonstration: tuple[Samples, tuple[Examined, ...]] | None = None
         if start is not None:
             _load(model, start)
 
@@ -109,13 +111,17 @@ class ImplicitReconstructionTask(ReconstructionTask):
 
     def findings(self, samples: Samples, splits: Splits) -> Mapping[str, Any]:
         """The radius, and which kinds of answers fail which certificate."""
-        examined = examination.examine(self.network, self.all_certificates(), samples)
-        return examination.findings_of(self.network, examined)
+        return examination.findings_of(self.network, self._examined(samples))
 
     def figures(self, samples: Samples, splits: Splits) -> Mapping[str, tuple[Figure, str]]:
         """What the certificates catch, where in the image, and the convergence."""
-        examined = examination.examine(self.network, self.all_certificates(), samples)
-        return examination.figures_of(self.network, examined)
+        return examination.figures_of(self.network, self._examined(samples))
+
+    def _examined(self, samples: Samples) -> tuple[Examined, ...]:
+        """Made once for the findings and the figures: what no image explains costs many solves."""
+        if self._demonstration is None or self._demonstration[0] is not samples:
+            self._demonstration = samples, examination.examine(self.network, self.all_certificates(), samples)
+        return self._demonstration[1]
 
     def _backward(self) -> il2o.AbstractBackward:
         return self.refinement if self._trained() >= 1 - self.refined else il2o.JFB()
