@@ -1,4 +1,4 @@
-"""How fast a trained reconstruction is solved: splitting, acceleration and start. `python -m benchmarks.ct_solvers --run FOLDER`.
+"""How fast a trained reconstruction is solved, by splitting, acceleration and start: `python -m benchmarks.ct_solvers`.
 
 All solve the same convex problems, those of the trained convex potential for the first test phantoms, and are stopped at the
 same residual relative to the image: of `x` between two iterations, since the states of the splittings differ. Writes

@@ -228,7 +228,7 @@ def test_weights_start_from_another_size(tmp_path: Path) -> None:
 
 @pytest.mark.bad_input
 def test_bad_settings_are_refused(projector: Projector) -> None:
-    with pytest.raises(ValueError, match="0 <= delta < 1; got delta=1.5"):
+    with pytest.raises(ValueError, match=r"0 <= delta < 1; got delta=1\.5"):
         ImplicitReconstruction(projector, ConvexPotential(SHAPE), delta=1.5)
     with pytest.raises(ValueError, match="filters >= 4 and odd kernel_size; got 2 and 4"):
         FilterBank(SHAPE, filters=2, kernel_size=4)
