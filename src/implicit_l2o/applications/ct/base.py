@@ -104,6 +104,7 @@ def draw_reconstruction(figure: Figure, sample: Mapping[str, Tensor], projector:
         projector: the scanner.
     """
     x, d, truth = sample["answer"], sample["inputs"], sample.get("target")
+    figure.set_layout_engine("constrained")
     misfit = projector.apply(x[None].cpu())[0] - d.cpu()
     panels = [("reconstruction", x, "gray", (0.0, 1.0))]
     if truth is not None:
