@@ -62,6 +62,7 @@ SEEDED = $(BIN)/il2o run experiments/$(1).yaml --seeds $(2) --folder runs/$(1) -
 
 VARIED = $(BIN)/il2o run experiments/$(1).yaml --name $(2) --seeds $(3) --folder runs/$(2) --overwrite $(4) && $(BIN)/python scripts/keep.py runs/$(2)
 THREE = 0$(comma)1$(comma)2
+COMPARISON = implicit_l2o.applications.ct.comparison
 
 # Times are of a quiet machine only. MNIST is downloaded, or taken from a folder: make results MNIST="--data.folder DIR"
 results: setup  ## run the experiments of the tables again, some hours, and fill the pages with their numbers
@@ -85,6 +86,18 @@ results: setup  ## run the experiments of the tables again, some hours, and fill
 	$(call SEEDED,digits,5$(comma)6$(comma)7$(comma)8$(comma)9,) --figures images_and_certificates what_the_certificates_catch
 	$(call SEEDED,mnist,0$(comma)1$(comma)2,$(MNIST))
 	$(BIN)/python -m implicit_l2o.applications.learned_cost --out results --figures docs/assets
+	$(call SEEDED,dictionary,1$(comma)2$(comma)3,) --figures signals properties atoms
+	$(call SEEDED,dictionary_small,$(shell seq -s , 0 4),)
+	$(BIN)/python scripts/check_dictionary.py runs/dictionary
+	set -e; for name in ct_64 ct_64_averaged ct_64_free ct_baselines_64 ct_128_free ct_128 ct_128_averaged ct_noiseless; do \
+		$(BIN)/il2o run experiments/$$name.yaml --folder runs/$$name --overwrite; $(BIN)/python scripts/check_ct.py runs/$$name; done
+	$(BIN)/python -m $(COMPARISON) convex=runs/ct_64 averaged=runs/ct_64_averaged free=runs/ct_64_free \
+		learned_primal_dual=runs/ct_baselines_64 --out results/ct_64.json
+	$(BIN)/python -m $(COMPARISON) convex=runs/ct_128 averaged=runs/ct_128_averaged free=runs/ct_128_free --out results/ct_128.json
+	$(BIN)/python -m $(COMPARISON) convex=runs/ct_noiseless --reference tv_equality --out results/ct_noiseless.json
+	$(BIN)/python scripts/ct_certificates.py runs/ct_64 --beside runs/ct_baselines_64
+	$(BIN)/python -m benchmarks.ct_solvers
+	$(BIN)/python -m implicit_l2o.applications.ct.classical_table
 	$(BIN)/python scripts/render.py
 
 lock:  ## resolve constraints.txt anew, for every extra, in an environment of its own
