@@ -69,8 +69,9 @@ results: setup  ## run the experiments of the tables again, some hours, and fill
 	$(call SEEDED,shortest_path_5x5,$(shell seq -s , 0 9),) --figures paths residuals
 	$(call SEEDED,shortest_path_variants,$(shell seq -s , 0 9),)
 	set -e; for side in 5 10 15 20 25 30; do $(call SEEDED,shortest_path_grid_$$side,$(THREE),); done
-	set -e; for side in 5 10 20; do for degree in 6 8; do \
-		$(call VARIED,shortest_path_costs_$$side,shortest_path_costs_$${side}_degree_$$degree,$(THREE),--data.degree $$degree); done; done
+	set -e; for side in 5 10 20; do \
+		$(call VARIED,shortest_path_costs_$$side,shortest_path_costs_$${side}_degree_6,$(THREE),); \
+		$(call VARIED,shortest_path_costs_$$side,shortest_path_costs_$${side}_degree_8,$(THREE),--data.degree 8 --model.decision 3.0); done
 	set -e; for side in 50 100; do $(call SEEDED,shortest_path_$${side}x$$side,$(THREE),); done
 	$(BIN)/python -m implicit_l2o.applications.shortest_path.backward_study --out results
 	$(BIN)/python scripts/check_paths.py runs/shortest_path_grid_* runs/shortest_path_costs_* runs/shortest_path_*x*0
