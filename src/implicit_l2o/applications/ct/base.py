@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 import implicit_l2o as il2o
+from implicit_l2o.applications.ct import figures
 from implicit_l2o.applications.ct.metrics import image_metrics, psnr, ssim
 from implicit_l2o.physics import Geometry, Projector
 from implicit_l2o.training import AbstractTask, Optimization
@@ -103,28 +104,10 @@ def draw_reconstruction(figure: Figure, sample: Mapping[str, Tensor], projector:
         sample: `"inputs"` the sinogram, `"answer"` the image and, where known, `"target"`, without the batch dimension.
         projector: the scanner.
     """
-    x, d, truth = sample["answer"], sample["inputs"], sample.get("target")
-    figure.set_layout_engine("constrained")
-    misfit = projector.apply(x[None].cpu())[0] - d.cpu()
-    panels = [("reconstruction", x, "gray", (0.0, 1.0))]
-    if truth is not None:
-        score = f"{float(psnr(x[None], truth[None])):.2f} dB / {float(ssim(x[None], truth[None])):.3f}"
-        error = x - truth
-        most = max(float(error.abs().max()), 1e-6)
-        panels = [
-            ("truth", truth, "gray", (0.0, 1.0)),
-            (f"reconstruction\n{score}", x, "gray", (0.0, 1.0)),
-            ("reconstruction - truth", error, "RdBu_r", (-most, most)),
-        ]
-    most = max(float(misfit.abs().max()), 1e-6)
-    relative = float(misfit.norm() / d.norm().clamp_min(1e-30))
-    panels.append((f"A x - d\n{100 * relative:.2f} % of |d|", misfit, "RdBu_r", (-most, most)))
-    for ax, (title, picture, cmap, (low, high)) in zip(
-        figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
-    ):
-        aspect = "auto" if picture is misfit else "equal"
-        shown = ax.imshow(picture.squeeze().cpu().numpy(), cmap=cmap, vmin=low, vmax=high, aspect=aspect)
-        ax.set_title(title, fontsize=9)
-        ax.set(xticks=[], yticks=[])
-        if cmap != "gray":
-            figure.colorbar(shown, ax=ax, fraction=0.046)
+    x, d, truth = sample["answer"].cpu(), sample["inputs"].cpu(), sample.get("target")
+    misfit = projector.apply(x[None])[0] - d
+    scores = (
+        "" if truth is None else f"{float(psnr(x[None], truth[None])):.2f} dB / {float(ssim(x[None], truth[None])):.3f}"
+    )
+    relative = float(misfit.norm() / d.norm().clamp_min(torch.finfo(d.dtype).tiny))
+    figures.reconstruction(figure, x, truth=truth, misfit=misfit, relative=relative, scores=scores)
