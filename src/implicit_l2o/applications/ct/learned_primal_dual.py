@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from implicit_l2o.applications.ct.learned import AbstractNetworkTask
+from implicit_l2o.physics import FilteredBackProjection
 from implicit_l2o.training import Optimization
 
 
@@ -17,7 +18,8 @@ from implicit_l2o.training import Optimization
 class LearnedPrimalDualTask(AbstractNetworkTask):
     """Ten steps between image and sinogram, each with two networks of its own; no constraint holds of the answer.
 
-    `h <- h + G_i(h, A f_2, d)`, `f <- f + L_i(f, A^T h_1)` from zero, with `memory` channels in `f` and `h`, answer `f_1`.
+    `h <- h + G_i(h, A f_2, d)`, `f <- f + L_i(f, A^T h_1)`, with `memory` channels in `f` and `h`, answer `f_1`. Here `f` starts at
+    the filtered back-projection, where the paper starts at zero: in trainings of minutes that is worth several dB.
 
     Args:
         size: pixels along one side.
@@ -62,12 +64,13 @@ class LearnedPrimalDualTask(AbstractNetworkTask):
         )
         super().__init__(networks, size=size, angles=angles, clip=clip, optimization=optimization)
         self._networks = networks
+        self._fbp = FilteredBackProjection(self.projector)
         self.memory = memory
 
     def reconstruct(self, d: Float[Tensor, "B angles bins"]) -> Float[Tensor, "B 1 n n"]:
         """The first channel of the last primal iterate."""
         A, measured = self.projector, d[:, None]
-        f = d.new_zeros(len(d), self.memory, *A.in_shape[1:])
+        f = self._fbp(d).expand(-1, self.memory, -1, -1)
         h = d.new_zeros(len(d), self.memory, *A.out_shape)
         dual, primal = self._networks["dual"], self._networks["primal"]
         assert isinstance(dual, nn.ModuleList)
