@@ -35,6 +35,7 @@ class ImplicitReconstructionTask(ReconstructionTask):
         refined: share of the training with `refinement`.
         refinement: None takes `Neumann(8)`.
         solver: at inference; None takes that of `ImplicitReconstruction`.
+        demonstrated: images of each kind that the certificates are tried on for the report, right and wrong ones.
         start: weights to begin with: the `model.ckpt` of a run with the same kind of network, of any size of image.
         optimization: None takes Adam, 3e-3, falling to 0.
 
@@ -55,6 +56,7 @@ class ImplicitReconstructionTask(ReconstructionTask):
         refined: float = 0.15,
         refinement: il2o.AbstractBackward | None = None,
         solver: il2o.AbstractFixedPointSolver | None = None,
+        demonstrated: int = 16,
         start: str | None = None,
         optimization: Optimization | None = None,
     ) -> None:
@@ -66,6 +68,7 @@ class ImplicitReconstructionTask(ReconstructionTask):
         stopping = il2o.Stopping(atol=0.0, rtol=0.0, max_steps=training_steps)
         self.training_solver = il2o.KrasnoselskiiMann(stopping)
         self.refined = refined
+        self.demonstrated = demonstrated
         self.refinement: il2o.AbstractBackward = il2o.Neumann(8) if refinement is None else refinement
         self._penalty: Tensor | None = None
         self._demonstration: tuple[Samples, tuple[Examined, ...]] | None = None
@@ -120,8 +123,11 @@ class ImplicitReconstructionTask(ReconstructionTask):
     def _examined(self, samples: Samples) -> tuple[Examined, ...]:
         """Made once for the findings and the figures: what no image explains costs many solves."""
         if self._demonstration is None or self._demonstration[0] is not samples:
-            self._demonstration = samples, examination.examine(self.network, self.all_certificates(), samples)
+            self._demonstration = samples, self._try_certificates(samples)
         return self._demonstration[1]
+
+    def _try_certificates(self, samples: Samples) -> tuple[Examined, ...]:
+        return examination.examine(self.network, self.all_certificates(), samples, count=self.demonstrated)
 
     def _backward(self) -> il2o.AbstractBackward:
         return self.refinement if self._trained() >= 1 - self.refined else il2o.JFB()
