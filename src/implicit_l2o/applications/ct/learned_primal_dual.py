@@ -18,8 +18,8 @@ from implicit_l2o.training import Optimization
 class LearnedPrimalDualTask(AbstractNetworkTask):
     """Ten steps between image and sinogram, each with two networks of its own; no constraint holds of the answer.
 
-    `h <- h + G_i(h, A f_2, d)`, `f <- f + L_i(f, A^T h_1)`, with `memory` channels in `f` and `h`, answer `f_1`. Here `f` starts at
-    the filtered back-projection, where the paper starts at zero: in trainings of minutes that is worth several dB.
+    `h <- h + G_i(h, A f_2, d)`, `f <- f + L_i(f, A^T h_1)`, with `memory` channels in `f` and `h`, answer `f_1`. Here `f`
+    starts at the filtered back-projection, where the paper starts at zero: in trainings of minutes worth several dB.
 
     Args:
         size: pixels along one side.
