@@ -187,7 +187,7 @@ def test_jfb_leaves_the_radius_alone(projector: Projector) -> None:
 
 
 def test_an_equality_is_met_without_noise(projector: Projector) -> None:
-    model = reconstruction(projector, ConvexPotential(SHAPE).double(), delta=0.0, tolerance=1e-7)
+    model = reconstruction(projector, ConvexPotential(SHAPE).double(), delta=0.0, tolerance=3e-6)
     d = projector.apply(images(2))
     with torch.no_grad():
         inference = model(d)
@@ -221,7 +221,7 @@ def test_weights_start_from_another_size(tmp_path: Path) -> None:
     path = tmp_path / "model.ckpt"
     write_checkpoint({"state_dict": small.state_dict()}, path)
     large = ImplicitReconstructionTask(regulariser=ConvexPotential((24, 24)), size=24, angles=8, start=str(path))
-    assert float(large.network.regulariser.log_strength) == float(small.network.regulariser.log_strength)
+    assert torch.equal(large.network.regulariser.strength, small.network.regulariser.strength)
     with pytest.raises(ValueError, match="another kind of network"):
         ImplicitReconstructionTask(regulariser=AveragedNetwork(SHAPE), size=SIZE, angles=8, start=str(path))
 
