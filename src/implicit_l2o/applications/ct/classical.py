@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Literal, TypeAlias, TypeVar, final, get_args
+from typing import Any, TypeVar, final, get_args
 
 import torch
 from jaxtyping import Float
@@ -26,11 +26,10 @@ from implicit_l2o.applications.ct.total_variation import (
     solve_total_variation,
     total_variation_graph,
 )
-from implicit_l2o.physics import FilteredBackProjection, Projector
+from implicit_l2o.physics import Filter, FilteredBackProjection, Projector
 from implicit_l2o.training import AbstractBaseline, AbstractData, AbstractTask
 
 Choice = TypeVar("Choice")
-Filter: TypeAlias = Literal["ram-lak", "shepp-logan", "cosine", "hamming", "hann"]  # those of FilteredBackProjection
 
 _CHUNK = 50  # images solved at once
 
