@@ -21,7 +21,7 @@ from implicit_l2o.applications.ct.model import SCALE, ImplicitReconstruction
 from implicit_l2o.report import machine, write_json
 
 TOLERANCES = (1e-2, 1e-3, 1e-4)
-MAX_STEPS = 2000
+MAX_STEPS = 1000
 _REFERENCE_STEPS = 6000
 
 
@@ -123,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Write results/ct_solvers.json; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, default=Path("runs/ct_64"), help="of experiments/ct_64.yaml")
-    parser.add_argument("--images", type=int, default=16)
+    parser.add_argument("--images", type=int, default=4)
     parser.add_argument("--out", type=Path, default=Path("results"))
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
