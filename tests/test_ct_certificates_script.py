@@ -12,7 +12,7 @@ from torch import nn
 import implicit_l2o as il2o
 from implicit_l2o.applications.ct.base import ReconstructionTask
 from implicit_l2o.applications.ct.certificates import fixed_certificates, learned_measures
-from implicit_l2o.applications.ct.data import Measurement
+from implicit_l2o.applications.ct.measurement import Measurement
 from implicit_l2o.data.ellipses import ellipse_phantoms
 from implicit_l2o.physics import FilteredBackProjection, PerBeamNoise
 

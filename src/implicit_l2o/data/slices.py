@@ -164,7 +164,7 @@ def _read_dicom(file: Path) -> _Image:
         raise ValueError(f"{file}: a CT slice has {', '.join(needed)}; this file lacks {', '.join(absent)}.")
     if dataset.Modality != "CT":
         raise ValueError(f"{file}: Hounsfield units are of CT; its modality is {dataset.Modality}.")
-    try:
+    try:  # the kinds of errors that pydicom's decoders raise for damaged pixels and for compressions they do not know
         stored = np.asarray(dataset.pixel_array)
     except (ValueError, AttributeError, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"{file}: its pixels cannot be read ({error}).") from error

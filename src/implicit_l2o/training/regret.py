@@ -15,19 +15,8 @@ _MODEL, _FLOOR = "#0072b2", "#888888"  # of Okabe and Ito's palette, which most 
 _BINS = 10
 
 
-@final
-class NormalizedRegret(Metric):
-    """`losses.normalized_regret` over all batches and processes: the sum of the regrets over that of the optimal costs.
-
-    Example:
-        >>> import torch
-        >>> from implicit_l2o.training import NormalizedRegret
-        >>> metric = NormalizedRegret()
-        >>> metric.update(torch.tensor([[0.0, 1.0]]), torch.tensor([[2.0, 5.0]]), torch.tensor([[1.0, 0.0]]))
-        >>> metric.update(torch.tensor([[0.0, 1.0]]), torch.tensor([[5.0, 2.0]]), torch.tensor([[0.0, 1.0]]))
-        >>> metric.compute()
-        tensor(0.7500)
-    """
+class _ShareOfOptimalCost(Metric):
+    """What was paid in excess, over what the best decisions cost; a subclass says what it adds."""
 
     higher_is_better = False
     is_differentiable = False
@@ -42,6 +31,25 @@ class NormalizedRegret(Metric):
         self.add_state("extra", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("optimal", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
+    def compute(self) -> Float[Tensor, ""]:
+        """The share so far; NaN before the first sample."""
+        return (self.extra / self.optimal).float()
+
+
+@final
+class NormalizedRegret(_ShareOfOptimalCost):
+    """`losses.normalized_regret` over all batches and processes: the sum of the regrets over that of the optimal costs.
+
+    Example:
+        >>> import torch
+        >>> from implicit_l2o.training import NormalizedRegret
+        >>> metric = NormalizedRegret()
+        >>> metric.update(torch.tensor([[0.0, 1.0]]), torch.tensor([[2.0, 5.0]]), torch.tensor([[1.0, 0.0]]))
+        >>> metric.update(torch.tensor([[0.0, 1.0]]), torch.tensor([[5.0, 2.0]]), torch.tensor([[0.0, 1.0]]))
+        >>> metric.compute()
+        tensor(0.7500)
+    """
+
     def update(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, x: Float[Tensor, "B n"], costs: Float[Tensor, "B n"], best: Float[Tensor, "B n"]
     ) -> None:
@@ -49,13 +57,9 @@ class NormalizedRegret(Metric):
         self.extra += regret(x.double(), costs.double(), best.double()).sum()
         self.optimal += (costs.double() * best.double()).sum(1).abs().sum()
 
-    def compute(self) -> Float[Tensor, ""]:
-        """The regret so far; NaN before the first sample."""
-        return (self.extra / self.optimal).float()
-
 
 @final
-class ExpectedExcess(Metric):
+class ExpectedExcess(_ShareOfOptimalCost):
     """What the decisions cost on average over the noise above the best decisions that can be made from the contexts.
 
     It is `sum <m, x - x*(m)> / sum <c, x*(c)>` with `m` the conditional mean of the costs `c`: the regret above the floor,
@@ -72,18 +76,6 @@ class ExpectedExcess(Metric):
         tensor(0.5000)
     """
 
-    higher_is_better = False
-    is_differentiable = False
-    full_state_update = False
-
-    extra: Tensor
-    optimal: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_state("extra", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("optimal", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-
     def update(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
         x: Float[Tensor, "B n"],
@@ -95,10 +87,6 @@ class ExpectedExcess(Metric):
         """Add a batch of decisions `x`, with the best ones under the costs that came true and under their means."""
         self.extra += regret(x.double(), mean_costs.double(), best_expected.double()).sum()
         self.optimal += (costs.double() * best.double()).sum(1).abs().sum()
-
-    def compute(self) -> Float[Tensor, ""]:
-        """The excess so far; NaN before the first sample."""
-        return (self.extra / self.optimal).float()
 
 
 def regret_by_doubt(samples: Samples, answers: dict[str, tuple[Float[Tensor, " N"], Float[Tensor, " N"]]]) -> Figure:
