@@ -52,7 +52,7 @@ def splittings(contest: Contest, F: il2o.AbstractMonotone) -> dict[str, tuple[st
     beta = F.cocoercivity
     assert beta is not None
     found: dict[str, tuple[str, il2o.AbstractSplitting, Callable]] = {}
-    for factor in (1.0, 1.8):
+    for factor in (1.0, 1.4, 1.8):
         splitting = il2o.DavisYin(pairs, step=factor * beta)
         found[f"Davis-Yin on the graph, {factor:g}/L"] = (f"{factor:g} / L", splitting, graph.lift)
     for dual in (0.02, 0.1, 0.5):

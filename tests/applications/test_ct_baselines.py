@@ -15,13 +15,17 @@ from hypothesis import strategies as st
 import implicit_l2o as il2o
 from implicit_l2o.applications.ct import classical_table
 from implicit_l2o.applications.ct.base import scanner
-from implicit_l2o.applications.ct.classical import CGLS, FBP, ConstrainedTV, PenalisedTV, cgls
+from implicit_l2o.applications.ct.classical import CGLS, FBP, cgls
+from implicit_l2o.applications.ct.classical_tv import ConstrainedTV, PenalisedTV
 from implicit_l2o.applications.ct.data import EllipseData
 from implicit_l2o.applications.ct.fpn import FiniteDifferenceRegulariser, FPNTask
 from implicit_l2o.applications.ct.learned import ResidualBlocks
 from implicit_l2o.applications.ct.learned_primal_dual import LearnedPrimalDualTask
 from implicit_l2o.applications.ct.metrics import psnr
+from implicit_l2o.applications.ct.model import ImplicitReconstruction
+from implicit_l2o.applications.ct.network_denoiser import NetworkDenoiser
 from implicit_l2o.applications.ct.plug_and_play import DataTerm, Denoiser, PlugAndPlay, PlugAndPlayTask, data_graph
+from implicit_l2o.applications.ct.regularisers import FreeNetwork
 from implicit_l2o.applications.ct.total_variation import (
     SquaredDistance,
     TotalVariationGraph,
@@ -328,6 +332,29 @@ def test_plug_and_play_trains_and_chooses_its_scale():
     assert numbers["scale"] in (3.0, 10.0)
     json.dumps(numbers, allow_nan=False)
     assert method.infer(data().splits.test.tensors).x.shape == (4, 1, SIZE, SIZE)
+
+
+def test_plug_and_play_takes_the_network_of_the_implicit_models():
+    """It starts as the identity but for the regulariser's step, has as many weights, and learns to denoise."""
+    regulariser = FreeNetwork((SIZE, SIZE))
+    denoiser = NetworkDenoiser(regulariser, width=16)
+    model = ImplicitReconstruction(scanner(SIZE, ANGLES), FreeNetwork((SIZE, SIZE)), width=16)
+    weights = [sum(p.numel() for p in module.parameters()) for module in (denoiser, model)]
+    assert weights[0] == weights[1] - 1  # the radius
+
+    task = PlugAndPlayTask(size=SIZE, angles=ANGLES, denoiser=denoiser, scale=5.0, tolerance=1e-2)
+    x = data().splits.train.tensors[1]
+    noisy = x + 0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    optimizer = torch.optim.Adam(denoiser.parameters(), 3e-3)
+    losses = []
+    for _ in range(20):
+        loss = (denoiser(noisy) - x).square().mean()
+        losses.append(float(loss.detach()))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert losses[-1] < 0.7 * losses[0]
+    assert torch.isfinite(task.infer(data().splits.test.tensors[0]).x).all()
 
 
 def test_plug_and_play_ends_at_a_fixed_point_of_both_parts():

@@ -37,6 +37,7 @@ from implicit_l2o.training import (
     SolverStatistics,
     WarmWeightAverage,
     interruptible,
+    keep_freed_memory,
     quiet,
 )
 
@@ -153,7 +154,8 @@ class ExperimentCLI(LightningCLI):
         parser.add_argument("--threads", type=int | None, default=None, help="of PyTorch's operations")
 
     def before_instantiate_classes(self) -> None:
-        """Threads first: they decide the order of sums, hence every bit."""
+        """Threads first: they decide the order of sums, hence every bit. Then the allocator."""
+        keep_freed_memory()
         threads = self._get(self.config, "threads")
         if threads is not None and threads < 1:
             raise ConfigurationError(f"threads must be at least 1; got {threads}.")

@@ -1,5 +1,6 @@
 """Training with Lightning: an application says its model, its loss and its metrics, the rest is here."""
 
+from implicit_l2o.training.allocator import keep_freed_memory as keep_freed_memory
 from implicit_l2o.training.baselines import AbstractBaseline as AbstractBaseline
 from implicit_l2o.training.baselines import Constant as Constant
 from implicit_l2o.training.baselines import Trained as Trained

@@ -3,12 +3,13 @@
 from implicit_l2o.applications.ct.base import ReconstructionTask as ReconstructionTask
 from implicit_l2o.applications.ct.classical import CGLS as CGLS
 from implicit_l2o.applications.ct.classical import FBP as FBP
-from implicit_l2o.applications.ct.classical import ConstrainedTV as ConstrainedTV
-from implicit_l2o.applications.ct.classical import PenalisedTV as PenalisedTV
+from implicit_l2o.applications.ct.classical_tv import ConstrainedTV as ConstrainedTV
+from implicit_l2o.applications.ct.classical_tv import PenalisedTV as PenalisedTV
 from implicit_l2o.applications.ct.data import EllipseData as EllipseData
 from implicit_l2o.applications.ct.data import LodopabData as LodopabData
 from implicit_l2o.applications.ct.fpn import FPNTask as FPNTask
 from implicit_l2o.applications.ct.learned_primal_dual import LearnedPrimalDualTask as LearnedPrimalDualTask
+from implicit_l2o.applications.ct.network_denoiser import NetworkDenoiser as NetworkDenoiser
 from implicit_l2o.applications.ct.plug_and_play import Denoiser as Denoiser
 from implicit_l2o.applications.ct.plug_and_play import PlugAndPlay as PlugAndPlay
 from implicit_l2o.applications.ct.plug_and_play import PlugAndPlayTask as PlugAndPlayTask

@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 import implicit_l2o as il2o
 from implicit_l2o.applications.ct.base import scanner
-from implicit_l2o.applications.ct.classical import CGLS, FBP, AbstractClassical, ConstrainedTV, PenalisedTV
+from implicit_l2o.applications.ct.classical import CGLS, FBP, AbstractClassical
+from implicit_l2o.applications.ct.classical_tv import ConstrainedTV, PenalisedTV
 from implicit_l2o.applications.ct.data import EllipseData
 from implicit_l2o.applications.ct.metrics import psnr, ssim
 from implicit_l2o.data.ellipses import VERSION

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from implicit_l2o import DATA, SCALAR, AbstractMonotone, QuadraticCost, SmoothSum
-from implicit_l2o.applications.ct.ridges import FilterBank, Ridges, normalised, transposed
+from implicit_l2o.applications.ct.ridges import FilterBank, Ridges, clipped, normalised, transposed
 
 _STRENGTH = 0.02  # of the pull at first
 _LAYER_STEP = 1.9  # a step of `x - s grad f(x)` is nonexpansive up to 2
@@ -218,9 +218,8 @@ class FreeResidual(AbstractMonotone):
 
     def apply(self, x: Float[Tensor, "B 1 H W"]) -> Float[Tensor, "B 1 H W"]:
         """`F(x)`."""
-        hidden = F.conv2d(x, self.inner, padding="same") + self.shifts
-        clamped = torch.maximum(torch.minimum(hidden, self.thresholds), -self.thresholds)
-        return transposed(self.weights * clamped, self.outer) + self.strength * (x - self.centre)
+        hidden = clipped(F.conv2d(x, self.inner, padding="same").add_(self.shifts), self.thresholds)
+        return transposed(hidden.mul_(self.weights), self.outer) + self.strength * (x - self.centre)
 
     def excess(self, x: Float[Tensor, "B 1 H W"], *, iterations: int) -> Float[Tensor, " B"]:
         """`|J - L/2| / (L/2)` for `J = dF(x)`, per sample and from below; at most 1 is what the splitting asks for."""

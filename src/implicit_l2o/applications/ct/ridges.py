@@ -51,8 +51,7 @@ class Ridges(AbstractSmooth):
 
     def apply(self, x: Float[Tensor, "B 1 H W"]) -> Float[Tensor, "B 1 H W"]:
         """The gradient."""
-        slopes = torch.maximum(torch.minimum(self._filtered(x), self.thresholds), -self.thresholds)
-        return transposed(self.weights * slopes, self.kernels)
+        return transposed(clipped(self._filtered(x), self.thresholds).mul_(self.weights), self.kernels)
 
     def value(self, x: Float[Tensor, "B 1 H W"]) -> Float[Tensor, " B"]:
         """`f(x)`."""
@@ -62,6 +61,11 @@ class Ridges(AbstractSmooth):
 
     def _filtered(self, x: Tensor) -> Tensor:
         return F.conv2d(x, self.kernels, padding="same")
+
+
+def clipped(y: Float[Tensor, "B filters H W"], limits: Float[Tensor, "filters 1 1"]) -> Float[Tensor, "B filters H W"]:
+    """`y` clamped to `[-limits, limits]`, in place: passes over memory are most of a regulariser's time."""
+    return y.clamp_(-limits, limits)
 
 
 def transposed(y: Float[Tensor, "B filters H W"], kernels: Float[Tensor, "filters 1 k k"]) -> Float[Tensor, "B 1 H W"]:
