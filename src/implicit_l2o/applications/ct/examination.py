@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,14 +20,36 @@ from implicit_l2o.applications.ct.certificates import (
 )
 from implicit_l2o.applications.ct.measures import SuboptimalityBound
 from implicit_l2o.applications.ct.model import SCALE, ImplicitReconstruction
-from implicit_l2o.applications.ct.regularisers import ConvexPotential
+from implicit_l2o.applications.ct.regularisers import AveragedNetwork, ConvexPotential, FreeNetwork
 from implicit_l2o.physics import PerBeamNoise
-from implicit_l2o.training import Samples
+from implicit_l2o.training import About, Samples
 
 _GAP = 0.02  # of the suboptimality, relative to the objective's slope over the box
 _RESIDUAL = 1.1  # times the tolerance that the solves stop at
 _CHECK = 5  # iterations between two points of a trace
 _QUANTILE = 0.999  # of a map's values over the test images: where its colours end
+
+
+_PROMISES = {
+    ConvexPotential: "It is the one minimiser of a convex function; the iteration converges to it from everywhere.",
+    AveragedNetwork: "It is the one solution of a monotone inclusion; the iteration converges to it from everywhere.",
+    FreeNetwork: "Convergence is trained and not proven: an answer whose iteration did not converge fails its certificates.",
+}
+
+
+def about(network: ImplicitReconstruction) -> About:
+    """The problem in words and in a formula, and what its regulariser guarantees."""
+    return About(
+        title="Tomography with a learned regulariser",
+        summary="An image is reconstructed from few views: inside the box and the ball around its sinogram, and there as a "
+        "learned regulariser wants it.",
+        problem=r"0 \in F_\theta(x; d) + N_C(x), \quad C = \{x \in [0, 1]^n : \|A x - d\| \le \delta \|d\|\}",
+        guarantees=(
+            "Every reconstruction is in [0, 1] exactly.",
+            "A converged one explains its sinogram to within the radius, whatever the weights are.",
+            _PROMISES[type(network.regulariser)],
+        ),
+    )
 
 
 def certificates_of(network: ImplicitReconstruction, *, tolerance: float = 1e-4) -> tuple[il2o.Certificate, ...]:
@@ -139,9 +162,7 @@ def figures_of(
 def residual_trace(
     network: ImplicitReconstruction, d: Float[Tensor, "N angles bins"], *, steps: int = 200
 ) -> Float[Tensor, "checks N"]:
-    """Residuals relative to `|(x, SCALE A x)|`, every five iterations from the warm start, past any tolerance.
-
-    The plain iteration has no memory but its state, so it goes on from where it was checked.
+    """Residuals of the model's solver relative to `|(x, SCALE A x)|`, every five iterations, past any tolerance.
 
     Args:
         network: the model.
@@ -150,13 +171,12 @@ def residual_trace(
     """
     image, z = network.first(d)
     F = network.condition(d, image)
-    solver = il2o.KrasnoselskiiMann(il2o.Stopping(atol=0.0, rtol=0.0, max_steps=_CHECK))
-    residuals = []
-    for _ in range(max(1, steps // _CHECK)):
-        inference = network.solve(d, F, z, solver=solver)
-        assert inference.z is not None
-        assert inference.residual is not None
-        z = inference.z
-        size = network.scanner.graph.lift(inference.x).flatten(1).norm(dim=1)
-        residuals.append(inference.residual / size)
-    return torch.stack(residuals)
+    stopping = il2o.Stopping(atol=0.0, rtol=0.0, max_steps=steps, check_every=_CHECK, trace=True)
+    solution = network.solution(d, F, z, solver=with_stopping(network.solver, stopping))
+    assert solution.trace is not None
+    return solution.trace[1:] / solution.x.norm(dim=1)  # the first entry is of the first iteration
+
+
+def with_stopping(solver: il2o.AbstractFixedPointSolver, stopping: il2o.Stopping) -> il2o.AbstractFixedPointSolver:
+    """The same solver with another stopping rule."""
+    return replace(solver, stopping=stopping)  # pyright: ignore[reportArgumentType]

@@ -86,8 +86,8 @@ class Scanner:
 class ImplicitReconstruction(nn.Module):
     """Sinograms to images in the box and the ball, with a learned regulariser that knows the data.
 
-    Sixteen steps of smoothed total variation give a first image; the context network reads from it a proposal and the weights
-    of the regulariser; the solve starts there.
+    Sixteen steps of smoothed total variation give a first image; from it the context network reads a proposal and the
+    weights of the regulariser; the solve starts there.
 
     Args:
         projector: of norm 1.
@@ -170,15 +170,27 @@ class ImplicitReconstruction(nn.Module):
         backward: il2o.AbstractBackward | None = None,
     ) -> il2o.Inference:
         """The solution for a given regulariser, from the state `z`; None takes the model's solver and backward mode."""
-        solver = self.solver if solver is None else solver
-        backward = self.backward if backward is None else backward
-        # The gradient of the radius by JFB has the wrong sign: under JFB it is a constant.
-        delta = self.delta.detach() if isinstance(backward, il2o.JFB) else self.delta
-        solution = self._run(self.scanner.problem(F, d, delta), z, solver, backward)
+        solution = self.solution(d, F, z, solver=solver, backward=backward)
         x, _ = self.scanner.graph.split(solution.x)
         return il2o.Inference(
             x=x, z=solution.z, status=solution.status, residual=solution.residual, steps=solution.steps, data=d
         )
+
+    def solution(
+        self,
+        d: Float[Tensor, "B angles bins"],
+        F: il2o.AbstractMonotone,
+        z: Float[Tensor, "B n"],
+        *,
+        solver: il2o.AbstractFixedPointSolver | None = None,
+        backward: il2o.AbstractBackward | None = None,
+    ) -> il2o.Solution:
+        """As `solve`, with everything known of it: `x` is the pair `(x, SCALE A x)`."""
+        solver = self.solver if solver is None else solver
+        backward = self.backward if backward is None else backward
+        # The gradient of the radius by JFB has the wrong sign: under JFB it is a constant.
+        delta = self.delta.detach() if isinstance(backward, il2o.JFB) else self.delta
+        return self._run(self.scanner.problem(F, d, delta), z, solver, backward)
 
     def _run(
         self,

@@ -13,7 +13,7 @@ from implicit_l2o.applications.ct.base import ReconstructionTask, scanner
 from implicit_l2o.applications.ct.findings import Examined
 from implicit_l2o.applications.ct.model import ImplicitReconstruction
 from implicit_l2o.applications.ct.regularisers import AbstractRegulariser
-from implicit_l2o.training import Optimization, Samples, Splits, TimeLimit, read_checkpoint
+from implicit_l2o.training import About, Optimization, Samples, Splits, TimeLimit, read_checkpoint
 
 _PENALTY = 1.0
 
@@ -96,6 +96,10 @@ class ImplicitReconstructionTask(ReconstructionTask):
         inference = network.solve(d, F, z, solver=self.training_solver, backward=self._backward())
         self._penalty = network.regulariser.penalty(F, inference.x)
         return inference
+
+    def about(self) -> About:
+        """Equation 5, with the kind of regulariser and what it promises."""
+        return examination.about(self.network)
 
     def loss(self, inference: il2o.Inference, batch: Sequence[Tensor]) -> Tensor:
         """That of all reconstructions and, in training, the regulariser's penalty."""
