@@ -96,7 +96,7 @@ def test_a_trace_is_of_the_models_own_solver():
     assert bool((trace[-1] < trace[0]).all())
     assert bool((accelerated[-1] < trace[-1]).all())
     image, z = network.first(d)
-    solver = il2o.KrasnoselskiiMann(il2o.Stopping(atol=0.0, rtol=0.0, max_steps=18))
+    solver = il2o.KrasnoselskiiMann(il2o.Stopping(atol=0.0, rtol=0.0, max_steps=19))
     before = network.solve(d, network.condition(d, image), z, solver=solver)
     size = network.scanner.graph.lift(before.x).flatten(1).norm(dim=1)
     torch.testing.assert_close(trace[-1], before.residual / size, rtol=0.02, atol=0.0)
