@@ -136,7 +136,7 @@ def user_equilibrium(
         >>> with_road.flow.round(6), with_road.potentials.round(6)
         (array([4., 2., 2., 2., 4.]), array([[ 0., 92., 40., 52.]]))
         >>> user_equilibrium(network.without(3)).potentials.round(6)
-        array([[ 0., 83., 33., 50.]])
+        array([[ 0., 83., 30., 53.]])
     """
     problem = PathSolver(network, tolerance, max_steps)
     latency = network.latency() if latency is None else latency
