@@ -7,13 +7,10 @@ Sources: the 8x8 digits are the test half of the UCI "Optical Recognition of Han
 import hashlib
 import http.client
 import io
-import os
-import tempfile
 import urllib.error
 import urllib.request
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -22,6 +19,8 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
+
+from implicit_l2o.data._files import atomic, cache_folder
 
 HUB = "https://huggingface.co/datasets/ylecun/mnist/resolve/main"
 SPLITS = ("train", "test")
@@ -118,7 +117,7 @@ def load_mnist(
     """
     if split not in SPLITS:
         raise ValueError(f"MNIST has the splits 'train' and 'test'; got split={split!r}.")
-    cache = _cache_folder() if cache is None else Path(cache)
+    cache = cache_folder() if cache is None else Path(cache)
     name = f"mnist/{split}-00000-of-00001.parquet"
     source = _download(name, cache, progress) if folder is None else _find(Path(folder), name)
 
@@ -129,7 +128,7 @@ def load_mnist(
     if records is None:
         records = _decode(source, progress)
         try:
-            with _atomic(target) as file:
+            with atomic(target) as file:
                 np.save(file, records)
         except OSError as error:
             warnings.warn(
@@ -138,10 +137,6 @@ def load_mnist(
                 stacklevel=2,
             )
     return LabelledImages(records["image"], records["label"].astype(np.int64), peak=255)
-
-
-def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "implicit_l2o"
 
 
 def _find(folder: Path, name: str) -> Path:
@@ -153,20 +148,6 @@ def _find(folder: Path, name: str) -> Path:
         f"MNIST: no {name} in {folder}. The folder must hold it (public hub, ylecun/mnist); without a "
         "folder it is downloaded."
     )
-
-
-@contextmanager
-def _atomic(target: Path) -> Iterator[Any]:
-    """A binary file that appears as `target` only when the block ends well; nothing is left behind when it does not."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _read_cache(path: Path) -> np.ndarray | None:
@@ -256,7 +237,7 @@ def _download(name: str, cache: Path, progress: bool) -> Path:
     redirect = _KeepLinked()
     digest, received = hashlib.sha256(), 0
     try:
-        with urllib.request.build_opener(redirect).open(url, timeout=30) as response, _atomic(target) as file:
+        with urllib.request.build_opener(redirect).open(url, timeout=30) as response, atomic(target) as file:
             size = int(redirect.linked.get("X-Linked-Size") or response.headers.get("Content-Length") or 0)
             bar = tqdm(total=size or None, desc=f"downloading {name}", unit="B", unit_scale=True, disable=not progress)
             with bar:

@@ -1,0 +1,12 @@
+"""Games as variational inequalities, and traffic networks with their exact equilibrium solver."""
+
+from implicit_l2o.games import gaps as gaps
+from implicit_l2o.games.assignment import Assignment as Assignment
+from implicit_l2o.games.assignment import Assignments as Assignments
+from implicit_l2o.games.assignment import PathFlows as PathFlows
+from implicit_l2o.games.assignment import user_equilibria as user_equilibria
+from implicit_l2o.games.assignment import user_equilibrium as user_equilibrium
+from implicit_l2o.games.frank_wolfe import LinkAssignment as LinkAssignment
+from implicit_l2o.games.frank_wolfe import frank_wolfe as frank_wolfe
+from implicit_l2o.games.latency import PolynomialLatency as PolynomialLatency
+from implicit_l2o.games.traffic_network import TrafficNetwork as TrafficNetwork
