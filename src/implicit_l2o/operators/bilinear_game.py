@@ -57,10 +57,13 @@ class BilinearGame(AbstractMonotone):
 
     @property
     def lipschitz(self) -> Scalar:
-        """`|A|`, the spectral norm: exact for a constant matrix, else a proven bound, at most 6 % above it; detached."""
+        """`|A|`, the spectral norm: exact for a constant matrix, else a proven bound; detached.
+
+        The bound is at most `n^(1/16)` times the norm, a third above it for n = 100, and takes three products of matrices.
+        """
         if is_constant(self.matrix, MATRIX):
             return self._norm
-        bound = eigenvalue_bound(self._gram()).sqrt()
+        bound = eigenvalue_bound(self._gram(), squarings=2).sqrt()
         return bound.squeeze(0) if bound.shape == (1,) else bound
 
     @property

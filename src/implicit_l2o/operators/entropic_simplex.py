@@ -16,6 +16,8 @@ from implicit_l2o.operators._parameters import nonnegative
 from implicit_l2o.operators.base import AbstractFunction, Scalar
 
 _INNER = 7  # Newton steps for the logarithm of an entry, quadratic from the right of its root
+_WARM = 3  # from where the last shift left them
+_ENOUGH = 1e-2  # of the square root of the rounding
 _OUTER = 60  # most Newton steps for the shift; a handful is the rule
 
 
@@ -76,18 +78,20 @@ def _column(value: Scalar, like: Tensor) -> Float[Tensor, "B 1"]:
 
 
 def _log_entries(
-    c: Float[Tensor, "B n"], weight: Float[Tensor, "B 1"]
+    c: Float[Tensor, "B n"], weight: Float[Tensor, "B 1"], start: Float[Tensor, "B n"] | None = None
 ) -> tuple[Float[Tensor, "B n"], Float[Tensor, "B n"]]:
     """`log y` and `y` with `y + weight log y = c`.
 
     With `y = weight w` this is `log w + w = u`, convex and increasing in `log w`: Newton's method from the right of the
-    root falls onto it. In logarithms nothing overflows, and an entry too small for a number is zero.
+    root falls onto it, and is kept from going further right than that. In logarithms nothing overflows, and an entry too
+    small for a number is zero.
     """
     u = c / weight - weight.log()
-    log_w = torch.where(u > 1, u.clamp(min=1).log(), u)
-    for _ in range(_INNER):
+    right = torch.where(u > 1, u.clamp(min=1).log(), u)
+    log_w = right if start is None else torch.minimum(start - weight.log(), right)
+    for _ in range(_INNER if start is None else _WARM):
         w = log_w.exp()
-        log_w = log_w - (log_w + w - u) / (1 + w)
+        log_w = torch.minimum(log_w - (log_w + w - u) / (1 + w), right)
     log_y = log_w + weight.log()
     return log_y, log_y.exp()
 
@@ -109,10 +113,11 @@ def _solve(
         following = shift + excess / (y / (y + weight)).sum(-1, keepdim=True)
         inside = (following >= low) & (following <= high)
         following = torch.where(inside, following, (low + high) / 2)
-        moved = (following - shift).abs() > 4 * torch.finfo(x.dtype).eps * (shift.abs() + total)
+        change = following - shift
         shift = following
-        log_y, y = _log_entries(x - shift, weight)
-        if not bool(moved.any()):  # a NaN does not move
+        log_y, y = _log_entries(x - shift, weight, log_y - change / (y + weight))
+        # A NaN does not move; what is left is squared by the two steps that are recorded.
+        if not bool((change.abs() > _ENOUGH * torch.finfo(x.dtype).eps ** 0.5 * (shift.abs() + total)).any()):
             break
     return shift, log_y
 
