@@ -78,6 +78,25 @@ def scientific(value: float, digits: int = 1) -> str:
     return f"{mantissa}e{int(exponent)}"
 
 
+def mean_scientific(values: Sequence[float], digits: int = 1) -> str:
+    """The mean over seeds with its 95 % interval, as `1.2e-4 ± 3e-5`; a single run as it is."""
+    mean = statistics.fmean(values)
+    if len(values) == 1:
+        return scientific(mean, digits)
+    half = float(scipy.stats.t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
+    return f"{scientific(mean, digits)} ± {scientific(half, 0)}"
+
+
+def least(values: Sequence[float | None]) -> float:
+    """The smallest of those that are there, 1 where none is."""
+    return min((value for value in values if value is not None), default=1.0)
+
+
+def worst_violation(cases: Mapping[str, Any]) -> float:
+    """The largest violation of any method on any games."""
+    return max(max(row["violation"]) for rows in cases.values() for row in rows.values())
+
+
 def times(values: float | Sequence[float] | Mapping[str, Any], factor: float) -> float | list[float]:
     """A number, or each of several, times a factor."""
     return values * factor if isinstance(values, int | float) else [value * factor for value in each_seed(values)]
@@ -117,7 +136,10 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
         autoescape=False,  # Markdown, of our own files
     )
-    filters = (percent, scientific, each_seed, median, over_seeds, times, above, as_table)
+    filters = (
+        *(percent, scientific, each_seed, median, over_seeds, times, above, as_table),
+        *(mean_scientific, least, worst_violation),
+    )
     env.filters |= {function.__name__: function for function in filters}
     return env
 

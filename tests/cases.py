@@ -6,7 +6,7 @@ gradient tests, so what constrains them (a positive radius, ordered bounds) is b
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import scipy.sparse
@@ -239,6 +239,22 @@ PROXES = [
         oracle=lambda x, r: oracles.prox(x, [[i] for i in range(N)], np.full(N, r)),
     ),
     OperatorCase(
+        "entropic-simplex", lambda: il2o.EntropicSimplex(), oracle=lambda x: oracles.entropic_simplex(x, 1.0, 1.0)
+    ),
+    OperatorCase(
+        "entropic-simplex-per-sample",
+        il2o.EntropicSimplex,
+        (positive("B"), positive()),
+        oracle=oracles.entropic_simplex,
+    ),
+    OperatorCase(
+        "entropic-simplex-cold",
+        lambda total: il2o.EntropicSimplex(1e-3, total),
+        (positive("B"),),
+        IMAGE,
+        oracle=lambda x, total: oracles.entropic_simplex(x, 1e-3, total),
+    ),
+    OperatorCase(
         "separable-sum-with-set",
         lambda r: il2o.SeparableSum((il2o.L1Norm(), il2o.L2Ball(r)), sizes=(2, 3)),
         (positive("B"),),
@@ -271,6 +287,8 @@ SMOOTH = [
         (normal(1, 2, 3, 3), normal("B", 1, 4, 5)),
         (2, 4, 5),
     ),
+    OperatorCase("logit", lambda: il2o.Logit(2.0)),
+    OperatorCase("logit-per-sample", il2o.Logit, (positive("B"),), IMAGE),
     OperatorCase(
         "smooth-sum",
         lambda w, d, b: il2o.SmoothSum((il2o.QuadraticCost(w, d), il2o.LeastSquares(_first_rows(b), b))),
@@ -278,6 +296,22 @@ SMOOTH = [
     ),
 ]
 
+
+# Monotone and Lipschitz, but the gradient of nothing.
+MONOTONE = [
+    OperatorCase("bilinear-game", il2o.BilinearGame, (normal(2, 3),)),
+    OperatorCase("bilinear-game-per-sample", il2o.BilinearGame, (normal("B", 5, 7), normal("B", *IMAGE)), IMAGE),
+    OperatorCase(
+        "monotone-sum",
+        lambda A, w, d: il2o.MonotoneSum((il2o.BilinearGame(A), il2o.QuadraticCost(w, d))),
+        (normal("B", 2, 3), normal(N), positive("B", N)),
+    ),
+    OperatorCase(
+        "monotone-sum-cocoercive",
+        lambda w, d: il2o.MonotoneSum((il2o.LinearCost(w), il2o.QuadraticCost(diagonal=d), il2o.Logit(0.5))),
+        (normal(N), positive("B", N)),
+    ),
+]
 
 LINEAR = [
     OperatorCase("identity", lambda: il2o.Identity(IMAGE), (), IMAGE),
@@ -302,7 +336,7 @@ LINEAR = [
     ),
 ]
 
-OPERATORS = SETS + FUNCTIONS + PROXES + SMOOTH + LINEAR
+OPERATORS = SETS + FUNCTIONS + PROXES + SMOOTH + MONOTONE + LINEAR
 
 # Splittings, solvers and backward modes.
 
@@ -384,6 +418,55 @@ def _primal_dual(w: Tensor, total: Tensor) -> il2o.Problem:
     return il2o.Problem(F=_cost(w), g=il2o.Box(lower=0.0), K=il2o.Matrix(row), l=il2o.Box(lower=b, upper=b))
 
 
+@dataclass(frozen=True, eq=False)
+class Rotation(il2o.AbstractMonotone):
+    """`F(x) = x + w + J x`, `J` turning each pair of entries by a right angle: no gradient, and no cocoercivity stated."""
+
+    w: Tensor = field(metadata=il2o.VECTOR)
+    lipschitz: float = 2.0**0.5
+    cocoercivity: None = None
+
+    def apply(self, x: Tensor) -> Tensor:
+        return x + self.w + turned(x)
+
+
+def turned(x: Tensor) -> Tensor:
+    """`J x`: `(x_2, -x_1)` for each pair; an entry without a partner does not turn."""
+    half = x.shape[-1] // 2
+    first, second, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
+    return torch.cat([second, -first, torch.zeros_like(rest)], -1)
+
+
+def rotation_solution(w: Tensor) -> Tensor:
+    """`x >= 0`, `F(x) >= 0`, `<x, F(x)> = 0`, pair by pair: the one of four supports that fits."""
+    half = w.shape[-1] // 2
+    a, b, rest = -w[..., :half], -w[..., half : 2 * half], -w[..., 2 * half :]
+    both = torch.stack([(a - b) / 2, (a + b) / 2])  # u + v = a, v - u = b
+    fits = (both > 0).all(0)
+    # Alone, u = a leaves the slope -b - a of v; v = b leaves the slope -a + b of u.
+    only_first = ~fits & (a > 0) & (a + b <= 0)
+    only_second = ~fits & (b > 0) & (a <= b)
+    u = torch.where(fits, both[0], torch.where(only_first, a, 0.0))
+    v = torch.where(fits, both[1], torch.where(only_second, b, 0.0))
+    return torch.cat([u, v, rest.clamp(min=0)], -1)
+
+
+def _rotation_sum_solution(w: Tensor, total: Tensor) -> Tensor:
+    """The same with `sum x = total`: bisection on the multiplier, in which the sum falls, for `F` is monotone."""
+    low, high = -w.abs().amax(-1) - 2 * total.abs() - 1, w.abs().amax(-1) + 1
+    for _ in range(200):
+        middle = (low + high) / 2
+        over = rotation_solution(w + middle[:, None]).sum(-1) > total
+        low, high = torch.where(over, middle, low), torch.where(over, high, middle)
+    return rotation_solution(w + ((low + high) / 2)[:, None])
+
+
+def _combettes_pesquet(w: Tensor, total: Tensor) -> il2o.AbstractSplitting:
+    row = _mean(w)
+    h = il2o.AffineSet(row, (total * row[0, 0])[:, None])
+    return il2o.CombettesPesquet(il2o.Problem(F=Rotation(w), g=il2o.NonnegativeOrthant(), h=h))
+
+
 SPLITTINGS: dict[str, SplittingCase] = {
     "davis_yin": SplittingCase(_davis_yin, _simplex_solution, _simplex_distance, True),
     "forward_backward": SplittingCase(
@@ -392,6 +475,13 @@ SPLITTINGS: dict[str, SplittingCase] = {
         lambda x, w, total: (x - x.clamp(0, 1)).abs().sum(-1),
         False,
     ),
+    "forward_backward_forward": SplittingCase(
+        lambda w, total: il2o.ForwardBackwardForward(il2o.Problem(F=Rotation(w), g=il2o.NonnegativeOrthant())),
+        lambda w, total: rotation_solution(w),
+        lambda x, w, total: x.clamp(max=0).abs().sum(-1),
+        False,
+    ),
+    "combettes_pesquet": SplittingCase(_combettes_pesquet, _rotation_sum_solution, _simplex_distance, True),
     "douglas_rachford": SplittingCase(
         _nearest_in_box,
         lambda w, total: (w + 0.5).clamp(0, 1),

@@ -84,6 +84,24 @@ def simplex(x: np.ndarray, total: float) -> np.ndarray:
     return np.maximum(x - theta, 0)
 
 
+def entropic_simplex(x: np.ndarray, temperature: float, total: float) -> np.ndarray:
+    """`argmin_y temperature sum y log y + |y - x|^2 / (2 STEP)`, `sum y = total`: bisections within a bisection."""
+    weight = STEP * float(temperature)
+
+    def entry(c: float) -> float:
+        def equation(y: float) -> float:
+            return y + weight * np.log(y) - c
+
+        return 0.0 if equation(1e-300) > 0 else bisect(equation, 1e-300, max(c, 1.0))
+
+    def entries(shift: float) -> np.ndarray:
+        return np.array([entry(c - shift) for c in x.ravel()])
+
+    width = 2 + 2 * total + 10 * weight * (1 + abs(np.log(total)) + np.log(x.size))
+    shift = bisect(lambda shift: entries(shift).sum() - total, x.max() - width, x.max() + width)
+    return entries(shift).reshape(x.shape)
+
+
 def l1_ball(x: np.ndarray, radius: float, center: float | np.ndarray) -> np.ndarray:
     """Soft thresholding of `x - center`, the threshold by bisection on the norm."""
     offset = x - center

@@ -70,6 +70,13 @@ def test_smooth_laws(case: OperatorCase, data: st.DataObject) -> None:
     testing.check_smooth(case.build(), data.draw(arrays(case)))
 
 
+@every(cases.MONOTONE)
+@settings(max_examples=3)
+@given(data=st.data())
+def test_monotone_laws(case: OperatorCase, data: st.DataObject) -> None:
+    testing.check_monotone(case.build(), data.draw(arrays(case)))
+
+
 @every(cases.LINEAR)
 def test_linear_laws(case: OperatorCase) -> None:
     testing.check_linear_operator(case.build())
@@ -85,6 +92,8 @@ def test_float32(case: OperatorCase) -> None:
         check = testing.check_set
     else:
         check = testing.check_smooth if isinstance(operator, il2o.AbstractSmooth) else testing.check_batch
+    if isinstance(operator, il2o.AbstractMonotone) and not isinstance(operator, il2o.AbstractSmooth):
+        check = testing.check_monotone
     if check is testing.check_batch:
         return testing.check_batch(operator, x, outcome)
     return check(operator, x)

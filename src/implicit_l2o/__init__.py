@@ -16,9 +16,11 @@ from implicit_l2o.operators import AbstractMonotone as AbstractMonotone
 from implicit_l2o.operators import AbstractProximable as AbstractProximable
 from implicit_l2o.operators import AbstractSet as AbstractSet
 from implicit_l2o.operators import AbstractSmooth as AbstractSmooth
+from implicit_l2o.operators import BilinearGame as BilinearGame
 from implicit_l2o.operators import Box as Box
 from implicit_l2o.operators import Conjugate as Conjugate
 from implicit_l2o.operators import Convolution2D as Convolution2D
+from implicit_l2o.operators import EntropicSimplex as EntropicSimplex
 from implicit_l2o.operators import FiniteDifferences2D as FiniteDifferences2D
 from implicit_l2o.operators import Free as Free
 from implicit_l2o.operators import Graph as Graph
@@ -32,7 +34,9 @@ from implicit_l2o.operators import L2Norm as L2Norm
 from implicit_l2o.operators import LeastSquares as LeastSquares
 from implicit_l2o.operators import LinearCost as LinearCost
 from implicit_l2o.operators import LInfBall as LInfBall
+from implicit_l2o.operators import Logit as Logit
 from implicit_l2o.operators import Matrix as Matrix
+from implicit_l2o.operators import MonotoneSum as MonotoneSum
 from implicit_l2o.operators import NonnegativeOrthant as NonnegativeOrthant
 from implicit_l2o.operators import ProductSet as ProductSet
 from implicit_l2o.operators import QuadraticCost as QuadraticCost
@@ -56,6 +60,8 @@ from implicit_l2o.splittings import AbstractSplitting as AbstractSplitting
 from implicit_l2o.splittings import ForwardBackward as ForwardBackward
 from implicit_l2o.splittings import DouglasRachford as DouglasRachford
 from implicit_l2o.splittings import DavisYin as DavisYin
+from implicit_l2o.splittings import ForwardBackwardForward as ForwardBackwardForward
+from implicit_l2o.splittings import CombettesPesquet as CombettesPesquet
 from implicit_l2o.splittings import CondatVu as CondatVu
 from implicit_l2o.splittings import LinearizedADMM as LinearizedADMM
 

@@ -9,4 +9,13 @@ from implicit_l2o.games.assignment import user_equilibrium as user_equilibrium
 from implicit_l2o.games.frank_wolfe import LinkAssignment as LinkAssignment
 from implicit_l2o.games.frank_wolfe import frank_wolfe as frank_wolfe
 from implicit_l2o.games.latency import PolynomialLatency as PolynomialLatency
+from implicit_l2o.games.matrix_game import MatrixGame as MatrixGame
+from implicit_l2o.games.minkowski import BlockSum as BlockSum
+from implicit_l2o.games.minkowski import minkowski_problem as minkowski_problem
+from implicit_l2o.games.quantal_response import QuantalResponse as QuantalResponse
+from implicit_l2o.games.quantal_response import quantal_response_equilibrium as quantal_response_equilibrium
 from implicit_l2o.games.traffic_network import TrafficNetwork as TrafficNetwork
+from implicit_l2o.games.variational_inequality import Player as Player
+from implicit_l2o.games.variational_inequality import game as game
+from implicit_l2o.games.variational_inequality import natural_residual as natural_residual
+from implicit_l2o.games.variational_inequality import splitting_of as splitting_of

@@ -5,9 +5,12 @@ from implicit_l2o.networks.activations import GroupSort as GroupSort
 from implicit_l2o.networks.activations import Huber as Huber
 from implicit_l2o.networks.activations import Softplus as Softplus
 from implicit_l2o.networks.activations import Squareplus as Squareplus
+from implicit_l2o.networks.cocoercive import CocoerciveNet as CocoerciveNet
 from implicit_l2o.networks.encoders import MLP as MLP
 from implicit_l2o.networks.icnn import ICNN as ICNN
 from implicit_l2o.networks.icnn import ConvexCost as ConvexCost
+from implicit_l2o.networks.increasing import IncreasingCost as IncreasingCost
+from implicit_l2o.networks.increasing import IncreasingNet as IncreasingNet
 from implicit_l2o.networks.nonexpansive import AbstractNonexpansiveNet as AbstractNonexpansiveNet
 from implicit_l2o.networks.nonexpansive import AveragedMap as AveragedMap
 from implicit_l2o.networks.nonexpansive import AveragedNet as AveragedNet

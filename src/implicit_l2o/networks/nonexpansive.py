@@ -97,28 +97,40 @@ class ContractiveMap(Batched):
 
 @dataclass(frozen=True, eq=False)
 class ResidualMonotone(AbstractMonotone):
-    """`F(x) = scale (x - N(x))` with `N` nonexpansive: monotone, and `1 / (2 scale)`-cocoercive.
+    """`F(x) = scale (x - c N(x))` with `N` nonexpansive, `0 <= c <= 1`: monotone, `1 / (scale (1 + c))`-cocoercive.
 
-    Not a gradient in general: it models games as well as costs. Its zeros are the fixed points of `N`. Source: Bauschke
-    and Combettes, "Convex Analysis and Monotone Operator Theory in Hilbert Spaces" (2nd ed.), Proposition 4.11.
+    Not a gradient in general: it models games as well as costs. For `c = 1` its zeros are the fixed points of `N`; for
+    `c < 1` it is also `scale (1 - c)`-strongly monotone, so that a variational inequality has one solution.
+
+    Proof: `I - N` is 1/2-cocoercive (Bauschke and Combettes, "Convex Analysis and Monotone Operator Theory in Hilbert
+    Spaces", 2nd ed., proposition 4.11) and `F / scale = (1 - c) I + c (I - N)`; the inverses of the constants of a sum
+    add up (proposition 4.12): `(1 - c) + 2 c = 1 + c`.
     """
 
     inner: NonexpansiveMap
-    scale: float = 1.0
+    scale: float | Tensor = 1.0
+    contraction: float = 1.0
 
     @property
-    def lipschitz(self) -> float:
-        """`2 scale`."""
-        return 2 * self.scale
+    def lipschitz(self) -> Scalar:
+        """`scale (1 + c)`; detached."""
+        scale = self.scale.detach() if isinstance(self.scale, Tensor) else self.scale
+        return (1 + self.contraction) * scale
 
     @property
-    def cocoercivity(self) -> float:
-        """`1 / (2 scale)`."""
-        return 1 / (2 * self.scale)
+    def cocoercivity(self) -> Scalar:
+        """`1 / (scale (1 + c))`: Davis-Yin takes steps up to twice that."""
+        return 1 / self.lipschitz
+
+    @property
+    def strong_monotonicity(self) -> Scalar:
+        """`scale (1 - c)`."""
+        scale = self.scale.detach() if isinstance(self.scale, Tensor) else self.scale
+        return (1 - self.contraction) * scale
 
     def apply(self, x: Float[Tensor, "B *shape"]) -> Float[Tensor, "B *shape"]:
-        """`scale (x - N(x))`, per sample."""
-        return self.scale * (x - self.inner(x))
+        """`scale (x - c N(x))`, per sample."""
+        return self.scale * (x - self.contraction * self.inner(x))
 
 
 class AbstractNonexpansiveNet(nn.Module, ABC):

@@ -9,9 +9,11 @@ from implicit_l2o.operators.base import AbstractMonotone as AbstractMonotone
 from implicit_l2o.operators.base import AbstractProximable as AbstractProximable
 from implicit_l2o.operators.base import AbstractSet as AbstractSet
 from implicit_l2o.operators.base import AbstractSmooth as AbstractSmooth
+from implicit_l2o.operators.bilinear_game import BilinearGame as BilinearGame
 from implicit_l2o.operators.box import Box as Box
 from implicit_l2o.operators.conjugate import Conjugate as Conjugate
 from implicit_l2o.operators.convolution import Convolution2D as Convolution2D
+from implicit_l2o.operators.entropic_simplex import EntropicSimplex as EntropicSimplex
 from implicit_l2o.operators.finite_differences import FiniteDifferences2D as FiniteDifferences2D
 from implicit_l2o.operators.free import Free as Free
 from implicit_l2o.operators.graph import Graph as Graph
@@ -25,7 +27,9 @@ from implicit_l2o.operators.l2_norm import L2Norm as L2Norm
 from implicit_l2o.operators.least_squares import LeastSquares as LeastSquares
 from implicit_l2o.operators.linear_cost import LinearCost as LinearCost
 from implicit_l2o.operators.linf_ball import LInfBall as LInfBall
+from implicit_l2o.operators.logit import Logit as Logit
 from implicit_l2o.operators.matrix import Matrix as Matrix
+from implicit_l2o.operators.monotone_sum import MonotoneSum as MonotoneSum
 from implicit_l2o.operators.nonnegative_orthant import NonnegativeOrthant as NonnegativeOrthant
 from implicit_l2o.operators.product_set import ProductSet as ProductSet
 from implicit_l2o.operators.quadratic_cost import QuadraticCost as QuadraticCost

@@ -31,7 +31,11 @@ class AbstractSplitting(Batched, ABC):
     @property
     @abstractmethod
     def averagedness(self) -> float:
-        """An `a` in (0, 1) such that `T` is `a`-averaged (in the splitting's metric): relaxations below `1/a` are safe."""
+        """An `a` in (0, 1) such that relaxations below `1/a` are safe.
+
+        `T` is `a`-averaged in the splitting's metric; where it is so against its fixed points only, which is all that a
+        relaxed iteration needs, the splitting says it.
+        """
 
     @abstractmethod
     def init(self, x0: Float[Tensor, "B *shape"]) -> Float[Tensor, "B *latent"]:
@@ -87,6 +91,41 @@ def forward_step(splitting: str, step: Step, beta: Scalar) -> Scalar:
         return beta if math.isfinite(beta) else 1.0
     check_range(splitting, "step", step, 2 * beta, "2/L" if not _is_infinite(beta) else "inf")
     return step.detach() if isinstance(step, Tensor) else step
+
+
+def lipschitz(splitting: str, problem: Problem) -> Scalar:
+    """`F`'s Lipschitz constant, 0 for no `F`; a `ValueError` where it states none."""
+    if problem.F is None:
+        return 0.0
+    constant = problem.F.lipschitz
+    if constant is None:
+        raise ValueError(
+            f"{splitting} takes forward steps on F = {type(problem.F).__name__}, which states no Lipschitz constant: give "
+            "F one."
+        )
+    return constant.detach() if isinstance(constant, Tensor) else constant
+
+
+def two_step(splitting: str, step: Step, constant: Scalar, formula: str) -> Scalar:
+    """The step of a splitting of Tseng's kind, `0 < step < 1/constant`; `"auto"` is `1 / (sqrt(2) constant)`.
+
+    A rotation by the step `t = step constant` shrinks by `sqrt(1 - t^2 + t^4)` a time, least at `t = 1/sqrt(2)`. Where the
+    constant is zero `"auto"` takes 1.
+    """
+    if isinstance(step, str):
+        if step != "auto":
+            raise ValueError(f'{splitting} needs a positive step or "auto"; got step={step!r}.')
+        if isinstance(constant, Tensor):
+            return torch.where(constant == 0, 1.0, math.sqrt(0.5) / constant)
+        return math.sqrt(0.5) / constant if constant > 0 else 1.0
+    limit = 1.0 / constant if isinstance(constant, Tensor) or constant > 0 else math.inf
+    check_range(splitting, "step", step, limit, formula)
+    return step.detach() if isinstance(step, Tensor) else step
+
+
+def quasi_averagedness(step: Scalar, constant: Scalar) -> float:
+    """`(1 + step constant) / 2`, of Tseng's method against its fixed points (see `ForwardBackwardForward`)."""
+    return (1.0 + _largest(torch.as_tensor(step * constant, dtype=torch.float64))) / 2
 
 
 def check_range(splitting: str, name: str, value: Scalar, limit: Scalar, formula: str) -> None:

@@ -12,6 +12,7 @@ Example:
 from implicit_l2o.testing.operators import check_batch as check_batch
 from implicit_l2o.testing.operators import check_function as check_function
 from implicit_l2o.testing.operators import check_linear_operator as check_linear_operator
+from implicit_l2o.testing.operators import check_monotone as check_monotone
 from implicit_l2o.testing.operators import check_prox as check_prox
 from implicit_l2o.testing.operators import check_set as check_set
 from implicit_l2o.testing.operators import check_smooth as check_smooth

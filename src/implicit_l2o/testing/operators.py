@@ -13,6 +13,7 @@ from torch import Tensor
 from implicit_l2o import (
     AbstractFunction,
     AbstractLinearOperator,
+    AbstractMonotone,
     AbstractProximable,
     AbstractSet,
     AbstractSmooth,
@@ -115,6 +116,42 @@ def check_smooth(term: AbstractSmooth, x: Tensor) -> None:
         _dot(change, change) - lipschitz * _dot(change, x - y), slack**2 + slack * size, f"{name}: 1/L-cocoercivity"
     )
     _require(_hessian_norm(term, x) - lipschitz, slack, f"{name}: lipschitz is below an eigenvalue of the Hessian")
+
+
+def check_monotone(term: AbstractMonotone, x: Tensor) -> None:
+    """Check a monotone map at `x`: monotonicity, its two constants where they are stated, contract of a batch.
+
+    Between points `<F(x) - F(y), x - y> >= 0`, `|F(x) - F(y)| <= L |x - y|`, and
+    `<F(x) - F(y), x - y> >= beta |F(x) - F(y)|^2`.
+
+    Args:
+        term: the map.
+        x: points `(B, *shape)`, B >= 2.
+
+    Example:
+        >>> import torch, implicit_l2o as il2o
+        >>> from implicit_l2o.testing import check_monotone
+        >>> check_monotone(il2o.BilinearGame(torch.randn(2, 3)), torch.randn(4, 5))
+    """
+    name = type(term).__name__
+    check_batch(term, x, lambda term, x: term.apply(x))
+    y = _other(x)
+    Fx, Fy = term.apply(x), term.apply(y)
+    if Fx.shape != x.shape:
+        raise AssertionError(f"{name}: apply gives shape {tuple(Fx.shape)} at x of shape {tuple(x.shape)}.")
+    change, moved = Fx - Fy, x - y
+    size = 1 + _norm(x) + _norm(y) + _norm(Fx) + _norm(Fy)
+    slack, along = _digits(x) * size**2, _dot(change, moved)
+    _require(-along, slack, f"{name}: <F(x) - F(y), x - y> >= 0")
+    for stated, constant in (("lipschitz", term.lipschitz), ("cocoercivity", term.cocoercivity)):
+        if isinstance(constant, Tensor) and constant.requires_grad:
+            raise AssertionError(f"{name}: {stated} must be detached: a step size carries no gradient.")
+    lipschitz, beta = term.lipschitz, term.cocoercivity
+    if lipschitz is not None:
+        excess = _norm(change) - lipschitz * _norm(moved)
+        _require(excess, _digits(x) * size, f"{name}: |F(x) - F(y)| <= lipschitz |x - y|")
+    if beta is not None:
+        _require(beta * _dot(change, change) - along, slack, f"{name}: <F(x) - F(y), x - y> >= beta |F(x) - F(y)|^2")
 
 
 def check_linear_operator(

@@ -11,7 +11,11 @@ _NO_CHANGE = 1e-12  # relative, in float64: what batch mates may change
 
 
 def check_splitting(
-    splitting: AbstractSplitting, x0: Tensor, *, metric: Callable[[Tensor], Tensor] | None = None
+    splitting: AbstractSplitting,
+    x0: Tensor,
+    *,
+    metric: Callable[[Tensor], Tensor] | None = None,
+    fixed_point: Tensor | None = None,
 ) -> None:
     """Check that `T` is averaged as stated, keeps shape and dtype, and treats every sample by itself.
 
@@ -22,6 +26,7 @@ def check_splitting(
         splitting: made for the batch of `x0`.
         x0: starting points `(B, *shape)`, float64, B >= 2.
         metric: maps differences of `z` to their squared norms `(B,)`; None takes the Euclidean one.
+        fixed_point: of `T`; given, it is the `v` of all pairs, for a `T` that is averaged against its fixed points only.
 
     Raises:
         AssertionError: names the law and the figures.
@@ -35,7 +40,8 @@ def check_splitting(
     a = splitting.averagedness
     _require(0 < a < 1, f"{name}: averagedness must be in (0, 1); got {a}")
     for scale in (0.1, 1.0, 10.0):
-        u, v = z + scale * torch.randn_like(z), z + scale * torch.randn_like(z)
+        u = z + scale * torch.randn_like(z)
+        v = z + scale * torch.randn_like(z) if fixed_point is None else fixed_point
         Tu, Tv = splitting(u), splitting(v)
         left = square(Tu - Tv) + (1 - a) / a * square((u - Tu) - (v - Tv))
         right = square(u - v)
