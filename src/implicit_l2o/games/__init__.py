@@ -1,5 +1,7 @@
 """Games as variational inequalities, and traffic networks with their exact equilibrium solver."""
 
+from implicit_l2o.games.assignment import user_equilibria as user_equilibria
+from implicit_l2o.games.assignment import user_equilibrium as user_equilibrium
 from implicit_l2o.games.equilibrium_layer import EquilibriumLayer as EquilibriumLayer
 from implicit_l2o.games.equilibrium_layer import OnTotalFlow as OnTotalFlow
 from implicit_l2o.games.exact_start import flow_units as flow_units

@@ -13,10 +13,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from implicit_l2o._numba import require_numba
 from implicit_l2o._solution import Solution
 from implicit_l2o.backward.base import AbstractBackward
 from implicit_l2o.backward.jfb import JFB
 from implicit_l2o.certificates.base import Inference
+from implicit_l2o.games.assignment import user_equilibrium
 from implicit_l2o.games.exact_start import fixed_points
 from implicit_l2o.games.flow_set import OriginFlows
 from implicit_l2o.games.polynomial_cost import PolynomialCost
@@ -140,6 +142,8 @@ class EquilibriumLayer(nn.Module):
         super().__init__()
         if not isinstance(network, TrafficNetwork):
             raise TypeError(f"EquilibriumLayer takes a TrafficNetwork; got {type(network).__name__}.")
+        if exact:
+            require_numba("EquilibriumLayer(exact=True)")
         if not 0 < gap < 1:
             raise ValueError(f"EquilibriumLayer needs 0 < gap < 1; got gap={gap}.")
         self.network = network
@@ -150,6 +154,8 @@ class EquilibriumLayer(nn.Module):
         self.exact = exact
         self.gap = gap
         self.on_failure: OnFailure = on_failure
+        # All exact solves start from the same paths, so that no sample depends on another.
+        self._paths = user_equilibrium(network, tolerance=1e-4, on_failure="ignore").paths if exact else None
 
     def forward(
         self,
@@ -208,14 +214,26 @@ class EquilibriumLayer(nn.Module):
         return f"{self.network.name}, K={self.flows.blocks}, E={self.flows.edges}, {form}, backward={self.backward}"
 
     def _solve(
-        self, F: AbstractMonotone, trips: Tensor | None, closed: Tensor | None, start: Tensor | None
+        self,
+        F: AbstractMonotone,
+        trips: Tensor | None,
+        closed: Tensor | None,
+        start: Tensor | None,
     ) -> tuple[Solution, DavisYin]:
         like = _like(F, start)
         with torch.autocast(like.device.type, enabled=False):
             splitting = self.splitting(F, like, trips=trips, closed=closed)
             if start is None and self.exact and isinstance(F, PolynomialCost):
                 start = fixed_points(
-                    self.network, self.flows, F, splitting.step_size, like, trips=trips, closed=closed, gap=self.gap
+                    self.network,
+                    self.flows,
+                    F,
+                    splitting.step_size,
+                    like,
+                    trips=trips,
+                    closed=closed,
+                    gap=self.gap,
+                    start=self._paths,
                 )
             if start is None:
                 start = like.new_zeros(len(like), self.flows.blocks, self.flows.edges)

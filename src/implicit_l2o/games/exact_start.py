@@ -1,7 +1,6 @@
 """From exact equilibria to the fixed points of Davis-Yin that they are."""
 
-from collections.abc import Iterator
-from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,6 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from implicit_l2o import _batch
+from implicit_l2o.games.assignment import user_equilibria
 from implicit_l2o.games.flow_set import OriginFlows
 from implicit_l2o.games.latency import PolynomialLatency
 from implicit_l2o.games.polynomial_cost import PolynomialCost
@@ -69,8 +69,9 @@ def fixed_points(
     trips: Float[Tensor, "*B zones zones"] | None = None,
     closed: Bool[Tensor, "*B E"] | None = None,
     gap: float = 1e-6,
+    start: Any = None,
 ) -> Float[Tensor, "B K E"]:
-    """The fixed points of all samples, by the compiled solver on the host.
+    """The fixed points of all samples, by the compiled solver on the host; 0 where it fails.
 
     Args:
         network: gives what the samples have in common.
@@ -81,45 +82,42 @@ def fixed_points(
         trips: instead of the network's, shared or per sample.
         closed: links without flow, shared or per sample.
         gap: relative gap to which the solver goes.
+        start: paths to start from, where no link is closed.
     """
-    samples = _samples(network, cost, len(like), trips, closed)
-    found = [_equilibrium(*sample, flows.origins, gap) for sample in samples]
-    x = torch.as_tensor(np.stack([part[0] for part in found])).to(like)
-    potentials = torch.as_tensor(np.stack([part[1] for part in found])).to(like)
-    return lift(flows, x, cost.apply(x.sum(1)), potentials, step)
-
-
-def _samples(
-    network: TrafficNetwork, cost: PolynomialCost, batch: int, trips: Tensor | None, closed: Tensor | None
-) -> Iterator[tuple[TrafficNetwork, PolynomialLatency, np.ndarray]]:
-    """Each sample's network, without its closed links, the latencies of its links, and which links those are."""
-    constant, scale = (_host(part, batch, 1) for part in (cost.constant, cost.scale))
-    coefficient = _host(cost.coefficient, batch, 2)
-    power = np.broadcast_to(np.asarray(cost.power), coefficient.shape[1:])
+    batch, blocks = len(like), flows.blocks
+    latency = _latencies(cost, batch)
     table = None if trips is None else _host(trips, batch, 2)
-    shut = None if closed is None else _host(closed, batch, 1).astype(bool)
-    for i in range(batch):
-        own = network if table is None else replace(network, trips=table[i])
-        kept = np.ones(network.edges, dtype=bool) if shut is None else ~shut[i]
-        if not kept.all():
-            own = own.without(*np.flatnonzero(~kept).tolist())
-        latency = PolynomialLatency(constant[i][kept], coefficient[i][kept], scale[i][kept], power[kept])
-        yield own, latency, kept
+    shut = np.zeros((batch, network.edges), bool) if closed is None else _host(closed, batch, 1).astype(bool)
+    x, potentials = np.zeros((batch, blocks, network.edges)), np.zeros((batch, blocks, network.nodes))
+    for pattern in np.unique(shut, axis=0):
+        members = np.flatnonzero((shut == pattern).all(1))
+        part, kept = latency[members], np.flatnonzero(~pattern)
+        own = network.without(*np.flatnonzero(pattern).tolist())
+        found = user_equilibria(
+            own,
+            PolynomialLatency(
+                part.constant[:, kept], part.coefficient[:, kept], part.scale[:, kept], part.power[:, kept]
+            ),
+            None if table is None else table[members],
+            tolerance=gap,
+            start=start if len(kept) == network.edges else None,
+            by_origin=True,
+            on_failure="ignore",
+            progress=False,
+        )
+        assert found.origin_flow is not None
+        assert found.potentials is not None
+        x[np.ix_(members, range(blocks), kept)] = np.nan_to_num(found.origin_flow)
+        potentials[members] = found.potentials
+    flow = torch.as_tensor(x).to(like)
+    return lift(flows, flow, cost.apply(flow.sum(1)), torch.as_tensor(potentials).to(like), step)
 
 
-def _equilibrium(
-    network: TrafficNetwork, latency: PolynomialLatency, kept: np.ndarray, origins: np.ndarray, gap: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Flows by origin and shortest times from the origins; a row of zeros for an origin without trips."""
-    from implicit_l2o.games.assignment import user_equilibrium
-
-    found = user_equilibrium(network, latency, tolerance=gap)
-    flow = np.zeros((len(origins), len(kept)))
-    potentials = np.zeros((len(origins), network.nodes))
-    rows = np.searchsorted(origins, network.origins)
-    flow[np.ix_(rows, np.flatnonzero(kept))] = found.origin_flow
-    potentials[rows] = found.potentials
-    return flow, potentials
+def _latencies(cost: PolynomialCost, batch: int) -> PolynomialLatency:
+    """The costs of all samples for the compiled solver."""
+    coefficient = _host(cost.coefficient, batch, 2)
+    power = np.broadcast_to(np.asarray(cost.power), coefficient.shape)
+    return PolynomialLatency(_host(cost.constant, batch, 1), coefficient, _host(cost.scale, batch, 1), power)
 
 
 def _host(value: Tensor, batch: int, least: int) -> np.ndarray:
