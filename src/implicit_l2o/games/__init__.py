@@ -1,5 +1,9 @@
 """Games as variational inequalities, and traffic networks with their exact equilibrium solver."""
 
+from implicit_l2o.games import gaps as gaps
+from implicit_l2o.games.assignment import Assignment as Assignment
+from implicit_l2o.games.assignment import Assignments as Assignments
+from implicit_l2o.games.assignment import PathFlows as PathFlows
 from implicit_l2o.games.assignment import user_equilibria as user_equilibria
 from implicit_l2o.games.assignment import user_equilibrium as user_equilibrium
 from implicit_l2o.games.equilibrium_layer import EquilibriumLayer as EquilibriumLayer

@@ -45,7 +45,8 @@ class PolynomialLatency:
 
     def __post_init__(self) -> None:
         for name in ("constant", "coefficient", "scale", "power"):
-            object.__setattr__(self, name, np.ascontiguousarray(getattr(self, name), dtype=np.float64))
+            # Writable, so that the compiled solver has one form of them to take.
+            object.__setattr__(self, name, np.require(getattr(self, name), np.float64, ["C", "W"]))
         shape = self.constant.shape
         fits = len(shape) > 0 and self.scale.shape == shape and self.coefficient.shape[:-1] == shape
         if not (fits and self.coefficient.shape == self.power.shape):
@@ -86,16 +87,16 @@ class PolynomialLatency:
             raise IndexError("this PolynomialLatency has no batch; index one of shape (B, E).")
         return type(self)(self.constant[index], self.coefficient[index], self.scale[index], self.power[index])
 
-    def value(self, flow: Float[np.ndarray, "*batch E"]) -> Float[np.ndarray, "*batch E"]:
-        """Travel times at flows that are not negative."""
+    def value(self, flow: Float[np.ndarray, "*flows E"]) -> Float[np.ndarray, "*batch E"]:
+        """Travel times at flows that are not negative; the flows' leading dimensions are broadcast with the latencies'."""
         return self.constant + (self.coefficient * self._ratio(flow) ** self.power).sum(-1)
 
-    def integral(self, flow: Float[np.ndarray, "*batch E"]) -> Float[np.ndarray, "*batch E"]:
+    def integral(self, flow: Float[np.ndarray, "*flows E"]) -> Float[np.ndarray, "*batch E"]:
         """Every link's part of Beckmann's objective, the integral of its time from 0 to its flow."""
         ratio = self._ratio(flow)
         return flow * (self.constant + (self.coefficient * ratio**self.power / (self.power + 1)).sum(-1))
 
-    def slope(self, flow: Float[np.ndarray, "*batch E"]) -> Float[np.ndarray, "*batch E"]:
+    def slope(self, flow: Float[np.ndarray, "*flows E"]) -> Float[np.ndarray, "*batch E"]:
         """Derivative of the travel times in the flow."""
         lower = np.maximum(self.power - 1, 0.0)
         return (self.coefficient * self.power * self._ratio(flow) ** lower).sum(-1) / self.scale
