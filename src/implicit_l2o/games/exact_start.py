@@ -107,7 +107,7 @@ def fixed_points(
         )
         assert found.origin_flow is not None
         assert found.potentials is not None
-        x[np.ix_(members, range(blocks), kept)] = np.nan_to_num(found.origin_flow)
+        x[np.ix_(members, np.arange(blocks), kept)] = np.nan_to_num(found.origin_flow)
         potentials[members] = found.potentials
     flow = torch.as_tensor(x).to(like)
     return lift(flows, flow, cost.apply(flow.sum(1)), torch.as_tensor(potentials).to(like), step)

@@ -2,13 +2,12 @@
 
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 import implicit_l2o as il2o
-from implicit_l2o.games import PolynomialCost, TrafficNetwork, conservation_violation, relative_gap
+from implicit_l2o.games import PolynomialCost, TrafficNetwork, gaps
 
 WARDROP = "Wardrop gap under the predicted times"
 CONSERVATION = "violation of conservation"
@@ -36,12 +35,12 @@ class WardropGap(il2o.AbstractMeasure):
             return torch.full((len(inference.x),), torch.nan)
         flow = inference.x.detach().double()
         times = inference.data.apply(flow).detach().cpu().numpy()
-        return torch.as_tensor(relative_gap(self.network, flow.cpu().numpy(), times)).float()
+        return torch.as_tensor(gaps.relative_gap(self.network, flow.cpu().numpy(), times)).float()
 
 
 @dataclass(frozen=True, eq=False)
 class FlowConservation(il2o.AbstractMeasure):
-    """The largest difference, over the nodes, of what arrives and leaves and what should, relative to all trips.
+    """The largest difference, over the nodes, of what arrives and leaves and what should, per trip.
 
     Args:
         network: links and trips.
@@ -53,8 +52,8 @@ class FlowConservation(il2o.AbstractMeasure):
 
     def __call__(self, inference: il2o.Inference) -> Float[Tensor, " B"]:
         """The largest difference, per sample."""
-        found = conservation_violation(self.network, inference.x.detach().cpu().double().numpy())
-        return torch.as_tensor(np.asarray(found) / self.network.demand).float()
+        found = gaps.conservation_violation(self.network, inference.x.detach().cpu().double().numpy())
+        return torch.as_tensor(found).float()
 
 
 @dataclass(frozen=True, eq=False)

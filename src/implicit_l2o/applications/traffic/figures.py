@@ -207,6 +207,7 @@ def changes(
     limit = float(np.abs(true - start[0]).max())
     figure = Figure(figsize=(3.6 * len(rows), 3.8), layout="constrained")
     axes: Sequence[Axes] = figure.subplots(1, len(rows), squeeze=False)[0]
+    drawn: Any = None
     for ax, (name, flow), old in zip(axes, rows, start, strict=True):
         drawn = roads(ax, network, np.maximum(flow, old), colour=flow - old, limit=limit, closed=closed)
         ax.set_title(name, fontsize="medium")

@@ -10,6 +10,7 @@ Source: S. W. Fung, H. Heaton, D. McKenzie, Q. Li and W. Yin, Three Operator Spl
 Convex Games, SIAM J. Math. Data Sci. (2024).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,10 +21,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from implicit_l2o.data.tntp import load
-from implicit_l2o.games import PolynomialCost, TrafficNetwork, flow_units, user_equilibrium
+from implicit_l2o.data.traffic import TrafficContexts, public_contexts, toy_contexts
+from implicit_l2o.games import PolynomialCost, PolynomialLatency, TrafficNetwork, user_equilibrium
 
 _LEAST = 1e-3  # of the mean flow: what a link without flow counts as where a scale is needed
+_SPREAD = 30.0  # units lie within this factor of their median
 _SMALL = 1e-3  # where terms that the road's own law lacks start, relative to it
 _LARGEST = 12.0  # of a learned exponent: what is beyond is a training gone astray
 
@@ -31,11 +33,12 @@ _LARGEST = 12.0  # of a learned exponent: what is beyond is a training gone astr
 @final
 @dataclass(frozen=True)
 class Road:
-    """A network and its equilibrium without any context, which gives all scales and starting points.
+    """A network, how contexts act on it, and its equilibrium without any context, which gives all scales.
 
     Args:
         name: as in `data.tntp.load`, or `"toy"` for four nodes and five links.
         folder: of the public collection; None downloads.
+        seed: of how contexts act.
 
     Example:
         >>> from implicit_l2o.applications.traffic import Road
@@ -45,16 +48,29 @@ class Road:
 
     name: str = "toy"
     folder: str | None = None
+    seed: int = 0
 
     @cached_property
+    def contexts(self) -> TrafficContexts:
+        """How contexts act."""
+        if self.name == "toy":
+            return toy_contexts(seed=self.seed)
+        return public_contexts(self.name, self.folder, seed=self.seed)
+
+    @property
     def network(self) -> TrafficNetwork:
         """The network."""
-        return toy_network() if self.name == "toy" else load(self.name, self.folder)
+        return self.contexts.network
 
     @cached_property
     def flow(self) -> Float[np.ndarray, " E"]:
-        """Its equilibrium."""
-        return user_equilibrium(self.network, tolerance=1e-8).flow
+        """The equilibrium at the network's own capacities."""
+        return user_equilibrium(self.network, self.latency, tolerance=1e-10).flow
+
+    @cached_property
+    def latency(self) -> PolynomialLatency:
+        """The travel times at the network's own capacities."""
+        return true_latency(self.contexts, self.network.capacity[None])[0]
 
     @cached_property
     def scale(self) -> Float[np.ndarray, " E"]:
@@ -63,32 +79,36 @@ class Road:
 
     @cached_property
     def unit(self) -> Float[np.ndarray, " E"]:
-        """Of the links in the splitting."""
-        latency = self.network.latency()
-        cost = PolynomialCost(
-            constant=torch.as_tensor(latency.constant.copy()),
-            coefficient=torch.as_tensor(latency.slope(self.scale) * self.scale)[:, None],
-            scale=torch.as_tensor(self.scale),
-            power=(1.0,),
-        )
-        return flow_units(cost, torch.as_tensor(self.scale)[None])
+        """Of the links in the splitting: they make the travel times' slopes at this equilibrium equal."""
+        time, slope = self.latency.value(self.scale), self.latency.slope(self.scale)
+        unit = np.sqrt(self.scale / np.maximum(time + self.scale * slope, 1e-12))
+        return np.clip(unit, np.median(unit) / _SPREAD, np.median(unit) * _SPREAD)
+
+
+def true_latency(contexts: TrafficContexts, capacity: Float[np.ndarray, "B E"]) -> PolynomialLatency:
+    """The travel times at given capacities, with the small slope of links that would take the same time at every flow."""
+    middle = contexts.latency(np.zeros((1, contexts.dimension)))[0]
+    return PolynomialLatency(
+        np.broadcast_to(middle.constant, capacity.shape),
+        np.broadcast_to(middle.coefficient, (*capacity.shape, 1)),
+        np.where(contexts.connectors, middle.scale, capacity),
+        np.broadcast_to(middle.power, (*capacity.shape, 1)),
+    )
 
 
 class ContextNetwork(nn.Module):
     """`d -> y`: a hidden layer or more beside a linear map, zero at the start.
 
     Args:
-        contexts: entries of `d`.
+        model: of the contexts.
         outputs: entries of `y`.
         hidden: widths.
-        centre, spread: of the entries of `d`.
     """
 
-    def __init__(
-        self, contexts: int, outputs: int, hidden: Sequence[int], *, centre: float = 0.0, spread: float = 1.0
-    ) -> None:
+    def __init__(self, model: TrafficContexts, outputs: int, hidden: Sequence[int]) -> None:
         super().__init__()
-        self.centre, self.spread = centre, spread
+        contexts = model.dimension
+        self.centre, self.spread = _standard(model)
         layers: list[nn.Module] = []
         width = contexts
         for size in hidden:
@@ -106,18 +126,44 @@ class ContextNetwork(nn.Module):
         return self.head(self.body(d)) + self.skip(d)
 
 
+class LinkNetworks(nn.Module):
+    """`d -> y_e`: a small network for every link, `y_e(d) = c_e + sum_j u_ej tanh(<w_ej, d> + b_ej)`, constant at the start.
+
+    What a context does to a road is the road's own business; so `units (contexts + 2) + 1` numbers a link are enough, and
+    they are learned as quickly on a large network as on a small one.
+
+    Args:
+        model: of the contexts.
+        outputs: entries of `y`.
+        units: for every entry of `y`.
+    """
+
+    def __init__(self, model: TrafficContexts, outputs: int, units: int) -> None:
+        super().__init__()
+        contexts = model.dimension
+        self.centre, self.spread = _standard(model)
+        self.inner = nn.Linear(contexts, outputs * units)
+        nn.init.normal_(self.inner.weight, std=contexts**-0.5)
+        nn.init.normal_(self.inner.bias, std=0.5)
+        self.outer = nn.Parameter(torch.zeros(outputs, units))
+        self.offset = nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, d: Float[Tensor, "B contexts"]) -> Float[Tensor, "B outputs"]:
+        """`y`."""
+        inner = self.inner((d - self.centre) / self.spread).tanh()
+        return (inner.unflatten(1, self.outer.shape) * self.outer).sum(-1) + self.offset
+
+
 @final
 class LatencyNetwork(nn.Module):
     """`d -> F`: learned travel times that increase with the flow; at the start they are the network's own.
 
-    Where the road's own law has no term, as on links whose time does not depend on the flow, none is learned.
+    Connectors, whose time would not depend on the flow, keep their own law.
 
     Args:
         road: the network.
-        contexts: entries of `d`.
-        hidden: widths.
+        units: of the small network of every link.
         powers: of the terms, each at least 1.
-        centre, spread: of the entries of `d`.
 
     Raises:
         ValueError: the network's own power is not among them, or differs between its links.
@@ -127,26 +173,30 @@ class LatencyNetwork(nn.Module):
         self,
         road: Road,
         *,
-        contexts: int,
-        hidden: Sequence[int] = (64,),
+        units: int = 1,
         powers: Sequence[float] = (4.0,),
-        centre: float = 0.0,
-        spread: float = 1.0,
     ) -> None:
         super().__init__()
-        network = road.network
-        self.powers = tuple(float(p) for p in powers)
-        own = set(network.power[network.b > 0].tolist())
-        if len(own) != 1 or not own <= set(self.powers):
+        network, own = road.network, road.latency
+        flat = road.contexts.connectors
+        powers = [float(p) for p in powers]
+        known = set(own.power[~flat, 0].tolist())
+        if len(known) != 1 or not known <= set(powers):
             raise ValueError(
-                f"LatencyNetwork needs the one power of the network's links among powers; got {powers}, {own}."
+                f"LatencyNetwork needs the one power of the network's links among powers; got {powers}, {known}."
             )
-        self.body = ContextNetwork(contexts, network.edges * len(self.powers), hidden, centre=centre, spread=spread)
-        share = torch.tensor([1.0 if p in own else _SMALL for p in self.powers], dtype=torch.float64)
-        fixed = np.zeros(network.edges) if network.fixed_cost is None else network.fixed_cost
-        self.constant = _buffer(self, "constant", network.free_flow_time + fixed)
-        self.capacity = _buffer(self, "capacity", network.capacity)
-        self.start = _buffer(self, "start", (network.free_flow_time * network.b)[:, None] * share.numpy())
+        self.powers: tuple[float, ...] = tuple(sorted({*powers, *([1.0] if flat.any() else [])}))
+        fixed = np.zeros((network.edges, len(self.powers)))
+        start = np.zeros_like(fixed)
+        for k, p in enumerate(self.powers):
+            if p in powers:
+                start[~flat, k] = own.coefficient[~flat, 0] * (1.0 if p in known else _SMALL)
+            if p == 1.0:
+                fixed[flat, k] = own.coefficient[flat, 0]
+        self.body = LinkNetworks(road.contexts, fixed.size, units)
+        self.constant = _buffer(self, "constant", own.constant)
+        self.capacity = _buffer(self, "capacity", own.scale)
+        self.fixed, self.start = _buffer(self, "fixed", fixed), _buffer(self, "start", start)
         self.limit = _buffer(self, "limit", 2.0 * road.scale)
 
     def forward(self, d: Float[Tensor, "B contexts"]) -> PolynomialCost:
@@ -154,7 +204,7 @@ class LatencyNetwork(nn.Module):
         factor = self.body(d).double().clamp(-_LARGEST, _LARGEST).exp().unflatten(1, self.start.shape)
         return PolynomialCost(
             constant=self.constant,
-            coefficient=self.start * factor,
+            coefficient=self.fixed + self.start * factor,
             scale=self.capacity,
             power=self.powers,
             limit=self.limit,
@@ -169,10 +219,8 @@ class AffineNetwork(nn.Module):
 
     Args:
         road: the network.
-        contexts: entries of `d`.
         hidden: widths.
         share: of the slope term in the cost at the start, in (0, 1).
-        centre, spread: of the entries of `d`.
 
     Raises:
         ValueError: `share` is out of its range.
@@ -182,18 +230,15 @@ class AffineNetwork(nn.Module):
         self,
         road: Road,
         *,
-        contexts: int,
         hidden: Sequence[int] = (64,),
         share: float = 0.5,
-        centre: float = 0.0,
-        spread: float = 1.0,
     ) -> None:
         super().__init__()
         if not 0 < share < 1:
             raise ValueError(f"AffineNetwork needs 0 < share < 1; got share={share}.")
         network = road.network
-        self.body = ContextNetwork(contexts, network.edges, hidden, centre=centre, spread=spread)
-        time = network.latency().value(road.flow)
+        self.body = ContextNetwork(road.contexts, network.edges, hidden)
+        time = road.latency.value(road.flow)
         # A link that takes no time gets a little, or its flow would not be determined.
         time = np.maximum(time, _SMALL * time.mean())
         self.constant = _buffer(self, "constant", time * (1 - share * road.flow / road.scale))
@@ -212,22 +257,17 @@ class FlowNetwork(nn.Module):
 
     Args:
         road: the network.
-        contexts: entries of `d`.
         hidden: widths.
-        centre, spread: of the entries of `d`.
     """
 
     def __init__(
         self,
         road: Road,
         *,
-        contexts: int,
         hidden: Sequence[int] = (64,),
-        centre: float = 0.0,
-        spread: float = 1.0,
     ) -> None:
         super().__init__()
-        self.body = ContextNetwork(contexts, road.network.edges, hidden, centre=centre, spread=spread)
+        self.body = ContextNetwork(road.contexts, road.network.edges, hidden)
         self.flow = _buffer(self, "flow", road.flow)
         self.scale = _buffer(self, "scale", road.scale)
 
@@ -241,3 +281,8 @@ def _buffer(module: nn.Module, name: str, value: np.ndarray) -> Tensor:
     tensor = torch.as_tensor(np.array(value, dtype=np.float64))
     module.register_buffer(name, tensor, persistent=False)
     return tensor
+
+
+def _standard(model: TrafficContexts) -> tuple[float, float]:
+    """Mean and standard deviation of the entries of a context."""
+    return 0.5 * (model.low + model.high), (model.high - model.low) / math.sqrt(12.0)

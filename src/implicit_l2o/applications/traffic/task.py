@@ -62,7 +62,9 @@ class AbstractTrafficTask(AbstractTask):
 
     def squared(self, x: Float[Tensor, "B E"], target: Float[Tensor, "B E"]) -> Tensor:
         """The squared error of all links, each in units of its flow without any context."""
-        return ((x - target) / self.scale).square().mean()
+        scale = self.scale
+        assert isinstance(scale, Tensor)
+        return ((x - target) / scale).square().mean()
 
     def error(self, inference: il2o.Inference, batch: Sequence[Tensor]) -> Float[Tensor, " B"] | None:
         """The relative error of the flows."""
@@ -97,15 +99,14 @@ class EquilibriumTask(AbstractTrafficTask):
     Args:
         road: the network.
         form: `"latency"` for travel times that increase with the flow, `"affine"` for an affine operator.
-        contexts: entries of `d`.
-        hidden: widths of the network.
+        units: of the small network that every link has, for travel times.
+        hidden: widths of the network, for an affine operator.
         powers: of learned travel times.
         loss: what a training minimises. The epoch is chosen by the relative error.
         tolerance: on the residual of the fixed point, relative to the answer.
         gap: relative gap of the compiled solver.
         exact: solve by the compiled solver; or else by Davis-Yin.
         backward: None takes `JFB()`.
-        centre, spread: of the entries of `d`.
         optimization: AdamW and its schedule.
 
     Raises:
@@ -117,7 +118,7 @@ class EquilibriumTask(AbstractTrafficTask):
         *,
         road: Road,
         form: Literal["latency", "affine"] = "latency",
-        contexts: int = 10,
+        units: int = 1,
         hidden: Sequence[int] = (64,),
         powers: Sequence[float] = (4.0,),
         loss: Literal["fenchel_young", "solution"] = "fenchel_young",
@@ -125,8 +126,6 @@ class EquilibriumTask(AbstractTrafficTask):
         gap: float = 1e-6,
         exact: bool = True,
         backward: il2o.AbstractBackward | None = None,
-        centre: float = 0.0,
-        spread: float = 1.0,
         optimization: Optimization | None = None,
     ) -> None:
         if form not in ("latency", "affine"):
@@ -135,8 +134,11 @@ class EquilibriumTask(AbstractTrafficTask):
             raise ValueError(f'loss must be "fenchel_young" or "solution"; got {loss!r}.')
         if not tolerance > 0:
             raise ValueError(f"EquilibriumTask needs tolerance > 0; got tolerance={tolerance}.")
-        scales = {"contexts": contexts, "hidden": hidden, "centre": centre, "spread": spread}
-        network = LatencyNetwork(road, powers=powers, **scales) if form == "latency" else AffineNetwork(road, **scales)
+        network: nn.Module
+        if form == "latency":
+            network = LatencyNetwork(road, units=units, powers=powers)
+        else:
+            network = AffineNetwork(road, hidden=hidden)
         super().__init__(network, road, optimization=optimization)
         self._loss = loss
         stopping = il2o.Stopping(atol=0.0, rtol=tolerance, max_steps=2000)
@@ -149,8 +151,7 @@ class EquilibriumTask(AbstractTrafficTask):
             gap=gap,
             on_failure="ignore",
         )
-        latency = road.network.latency()
-        self._size = float((latency.value(road.flow) * road.flow).sum())
+        self._size = float((road.latency.value(road.flow) * road.flow).sum())
 
     def infer(self, d: Tensor) -> il2o.Inference:
         """The equilibria; `data` are the costs as predicted. The Fenchel-Young loss wants no gradient of the flows."""
@@ -190,9 +191,7 @@ class FlowTask(AbstractTrafficTask):
 
     Args:
         road: the network.
-        contexts: entries of `d`.
         hidden: widths of the network.
-        centre, spread: of the entries of `d`.
         optimization: AdamW and its schedule.
     """
 
@@ -200,13 +199,10 @@ class FlowTask(AbstractTrafficTask):
         self,
         *,
         road: Road,
-        contexts: int = 10,
         hidden: Sequence[int] = (64,),
-        centre: float = 0.0,
-        spread: float = 1.0,
         optimization: Optimization | None = None,
     ) -> None:
-        network = FlowNetwork(road, contexts=contexts, hidden=hidden, centre=centre, spread=spread)
+        network = FlowNetwork(road, hidden=hidden)
         super().__init__(network, road, optimization=optimization)
 
     def infer(self, d: Tensor) -> il2o.Inference:
