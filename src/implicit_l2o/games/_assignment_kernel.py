@@ -151,14 +151,37 @@ def _shift(out, n_out, into, n_into, most, difference, latency, flow, time, slop
 
 
 @compiled
-def sweep(paths, latency, flow, time, slope, close, mark, stamp, out, into):
-    """Shift flow within every pair, from its costlier paths to its cheapest one.
+def known_excess(paths, time):
+    """`sum_k flow_k (time_k - cheapest)` over the known paths alone.
 
-    `close` is the relative difference of two times below which nothing is shifted. Returns the excess that was found and the
-    next stamp of `mark`.
+    A sweep cannot measure it on its way: every pair is balanced when it is left, and upset by the pairs that follow.
     """
     pair_first, path_first, links, path_flow = paths
     excess = 0.0
+    for p in range(pair_first.shape[0] - 1):
+        if pair_first[p + 1] - pair_first[p] < 2:
+            continue
+        cheapest = np.inf
+        spent = 0.0
+        carried = 0.0
+        for k in range(pair_first[p], pair_first[p + 1]):
+            cost = 0.0
+            for i in range(path_first[k], path_first[k + 1]):
+                cost += time[links[i]]
+            cheapest = min(cheapest, cost)
+            spent += path_flow[k] * cost
+            carried += path_flow[k]
+        excess += spent - carried * cheapest
+    return excess
+
+
+@compiled
+def sweep(paths, latency, flow, time, slope, close, mark, stamp, out, into):
+    """Shift flow within every pair, from its costlier paths to its cheapest one.
+
+    `close` is the relative difference of two times below which nothing is shifted. Returns the last stamp of `mark`.
+    """
+    pair_first, path_first, links, path_flow = paths
     for p in range(pair_first.shape[0] - 1):
         begin, end = pair_first[p], pair_first[p + 1]
         if end - begin < 2:
@@ -166,8 +189,6 @@ def sweep(paths, latency, flow, time, slope, close, mark, stamp, out, into):
         best = -1
         cheapest = np.inf
         worst = 0.0
-        found = 0.0
-        carried = 0.0
         for k in range(begin, end):
             cost = 0.0
             for i in range(path_first[k], path_first[k + 1]):
@@ -177,9 +198,6 @@ def sweep(paths, latency, flow, time, slope, close, mark, stamp, out, into):
                 best = k
             if path_flow[k] > 0.0:
                 worst = max(worst, cost)
-                found += path_flow[k] * cost
-                carried += path_flow[k]
-        excess += found - carried * cheapest
         if worst - cheapest <= close * cheapest:
             continue
         for k in range(begin, end):
@@ -213,7 +231,7 @@ def sweep(paths, latency, flow, time, slope, close, mark, stamp, out, into):
                 else:
                     path_flow[best] += delta
                     path_flow[k] -= delta
-    return excess, stamp
+    return stamp
 
 
 @compiled
@@ -257,10 +275,10 @@ def equilibrate(graph, origins, pair_origin, pair_end, demand, latency, paths, t
         wanted = max(_INNER * gap, 0.3 * tolerance)
         helps = True
         for swept in range(_SWEEPS):
-            excess, stamp = sweep(paths, latency, flow, time, slope, 0.1 * wanted, mark, stamp, out, into)
-            if not excess > wanted * total:
+            stamp = sweep(paths, latency, flow, time, slope, 0.1 * wanted, mark, stamp, out, into)
+            if not known_excess(paths, time) > wanted * total:
                 break
-            if helps and swept >= _PATIENCE:
+            if helps and swept >= _PATIENCE - 1:
                 helps = newton(paths, latency, flow, time, slope)
         # What rounding has added to the link flows goes.
         load(paths[0], paths[1], paths[2], paths[3], flow)
