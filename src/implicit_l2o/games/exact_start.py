@@ -85,7 +85,7 @@ def fixed_points(
         start: paths to start from, where no link is closed.
     """
     batch, blocks = len(like), flows.blocks
-    latency = _latencies(cost, batch)
+    latency = latencies(cost, batch)
     table = None if trips is None else _host(trips, batch, 2)
     shut = np.zeros((batch, network.edges), bool) if closed is None else _host(closed, batch, 1).astype(bool)
     x, potentials = np.zeros((batch, blocks, network.edges)), np.zeros((batch, blocks, network.nodes))
@@ -113,7 +113,7 @@ def fixed_points(
     return lift(flows, flow, cost.apply(flow.sum(1)), torch.as_tensor(potentials).to(like), step)
 
 
-def _latencies(cost: PolynomialCost, batch: int) -> PolynomialLatency:
+def latencies(cost: PolynomialCost, batch: int) -> PolynomialLatency:
     """The costs of all samples for the compiled solver."""
     coefficient = _host(cost.coefficient, batch, 2)
     power = np.broadcast_to(np.asarray(cost.power), coefficient.shape)

@@ -42,15 +42,16 @@ class Method:
     share: float = 1.0
 
 
-def _rate(rate: float) -> Optimization:
-    return Optimization(learning_rate=rate, schedule="constant")  # it is annealed by the clock
+def _rate(rate: float, decay: float = 0.0) -> Optimization:
+    # The rate is annealed by the clock.
+    return Optimization(learning_rate=rate, weight_decay=decay, schedule="constant")
 
 
 # The settings were chosen on the validation contexts of Sioux Falls; see the page.
 METHODS: Mapping[str, Method] = {
-    "latency": Method(lambda road: EquilibriumTask(road=road, optimization=_rate(3e-2)), batch=4),
+    "latency": Method(lambda road: EquilibriumTask(road=road, optimization=_rate(3e-2, 0.1)), batch=4),
     "latency_jfb": Method(
-        lambda road: EquilibriumTask(road=road, loss="solution", optimization=_rate(3e-2)), batch=4, share=0.5
+        lambda road: EquilibriumTask(road=road, loss="solution", optimization=_rate(3e-2, 0.1)), batch=4, share=0.5
     ),
     "affine_jfb": Method(
         lambda road: EquilibriumTask(road=road, form="affine", loss="solution", hidden=(64,), optimization=_rate(5e-3)),

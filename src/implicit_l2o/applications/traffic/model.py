@@ -146,12 +146,14 @@ class LinkNetworks(nn.Module):
         nn.init.normal_(self.inner.weight, std=contexts**-0.5)
         nn.init.normal_(self.inner.bias, std=0.5)
         self.outer = nn.Parameter(torch.zeros(outputs, units))
-        self.offset = nn.Parameter(torch.zeros(outputs))
+        self.offset = nn.Parameter(
+            torch.zeros(outputs, 1)
+        )  # a matrix, so that weight decay holds it near the road's law
 
     def forward(self, d: Float[Tensor, "B contexts"]) -> Float[Tensor, "B outputs"]:
         """`y`."""
         inner = self.inner((d - self.centre) / self.spread).tanh()
-        return (inner.unflatten(1, self.outer.shape) * self.outer).sum(-1) + self.offset
+        return (inner.unflatten(1, self.outer.shape) * self.outer).sum(-1) + self.offset.squeeze(-1)
 
 
 @final
@@ -197,7 +199,8 @@ class LatencyNetwork(nn.Module):
         self.constant = _buffer(self, "constant", own.constant)
         self.capacity = _buffer(self, "capacity", own.scale)
         self.fixed, self.start = _buffer(self, "fixed", fixed), _buffer(self, "start", start)
-        self.limit = _buffer(self, "limit", 2.0 * road.scale)
+        # Beyond all flows that are met: times go on along their tangents there, which the compiled solver knows nothing of.
+        self.limit = _buffer(self, "limit", 2.0 * np.maximum(road.scale, own.scale))
 
     def forward(self, d: Float[Tensor, "B contexts"]) -> PolynomialCost:
         """The travel times, in float64."""

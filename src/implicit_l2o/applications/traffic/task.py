@@ -157,6 +157,13 @@ class EquilibriumTask(AbstractTrafficTask):
         """The equilibria; `data` are the costs as predicted. The Fenchel-Young loss wants no gradient of the flows."""
         return self.equilibria(d)
 
+    def training_inference(self, d: Tensor) -> il2o.Inference:
+        """What the loss needs: for the Fenchel-Young loss the exact flows alone."""
+        cost: PolynomialCost = self.model(d)
+        if self._loss == "fenchel_young" and self.layer.exact:
+            return self.layer.exact_flows(cost)
+        return self.layer.inference(cost)
+
     def equilibria(
         self, d: Float[Tensor, "B contexts"], *, trips: Tensor | None = None, closed: Tensor | None = None
     ) -> il2o.Inference:
