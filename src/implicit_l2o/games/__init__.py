@@ -11,6 +11,8 @@ from implicit_l2o.games.equilibrium_layer import OnTotalFlow as OnTotalFlow
 from implicit_l2o.games.exact_start import flow_units as flow_units
 from implicit_l2o.games.flow_set import Conservation as Conservation
 from implicit_l2o.games.flow_set import OriginFlows as OriginFlows
+from implicit_l2o.games.frank_wolfe import LinkAssignment as LinkAssignment
+from implicit_l2o.games.frank_wolfe import frank_wolfe as frank_wolfe
 from implicit_l2o.games.latency import PolynomialLatency as PolynomialLatency
 from implicit_l2o.games.polynomial_cost import PolynomialCost as PolynomialCost
 from implicit_l2o.games.traffic_network import TrafficNetwork as TrafficNetwork

@@ -1,6 +1,8 @@
 """What prepares a network for the compiled solver, and what reads its answer."""
 
 import time
+import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple, final
 
@@ -8,9 +10,10 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from implicit_l2o._numba import require_numba
-from implicit_l2o._solution import Status
+from implicit_l2o._solution import ConvergenceWarning, Status
 from implicit_l2o.games.latency import PolynomialLatency
 from implicit_l2o.games.traffic_network import TrafficNetwork
+from implicit_l2o.layer import ConvergenceError, OnFailure
 
 
 @final
@@ -102,13 +105,19 @@ class PathSolver:
             )
         return Pairs(origin, destination, np.searchsorted(self.origins, origin), trips[origin, destination])
 
+    def checked(self, latency: PolynomialLatency) -> PolynomialLatency:
+        """Latencies of this network, not a batch."""
+        if latency.batch:
+            raise ValueError(f"one solve takes the latencies of one network; got a batch of {latency.batch}.")
+        if latency.edges != self.network.edges:
+            raise ValueError(f"{self.network.name} has {self.network.edges} links; got latencies of {latency.edges}.")
+        return latency
+
     def solve(self, latency: PolynomialLatency, pairs: Pairs, start: PathFlows | None) -> Solved:
         """The equilibrium of one member."""
         from implicit_l2o.games._assignment_kernel import equilibrate
 
-        network = self.network
-        if latency.edges != network.edges:
-            raise ValueError(f"{network.name} has {network.edges} links; got latencies of {latency.edges}.")
+        network, latency = self.network, self.checked(latency)
         paths = _started(start, pairs, network.edges)
         functions = (latency.constant, latency.coefficient, latency.scale, latency.power)
         trace = np.full(self.max_steps + 1, np.nan)
@@ -142,10 +151,11 @@ class PathSolver:
             path_flow[:n],
             network.edges,
         )
-        said = f"{status.name}: {self._words(status, gap, steps, pairs, lost)}"
+        said = f"{status.name}: {self.words(status, gap, steps, pairs, lost)}"
         return Solved(flow, times, gap, beckmann, status, steps, seconds, trace[: steps + 1], kept, said)
 
-    def _words(self, status: Status, gap: float, steps: int, pairs: Pairs, lost: int) -> str:
+    def words(self, status: Status, gap: float, steps: int, pairs: Pairs, lost: int) -> str:
+        """How a solve ended."""
         if status == Status.INFEASIBLE:
             return (
                 f"no path leads from zone {pairs.origin[lost]} to zone {pairs.destination[lost]} (from 0), which have "
@@ -159,6 +169,18 @@ class PathSolver:
             if status == Status.CONVERGED
             else f"{after} Raise max_steps or the tolerance; rounding ends at 1e-14."
         )
+
+    def complain(self, text: str, statuses: Iterable[Status], on_failure: OnFailure) -> None:
+        """Warn or raise where a solve missed the tolerance; a tolerance of zero asks for `max_steps`."""
+        if on_failure not in ("warn", "raise", "ignore"):
+            raise ValueError(f'on_failure must be "warn", "raise" or "ignore"; got {on_failure!r}.')
+        fine = (Status.CONVERGED,) if self.tolerance > 0 else (Status.CONVERGED, Status.MAX_STEPS)
+        if all(status in fine for status in statuses):
+            return
+        if on_failure == "raise":
+            raise ConvergenceError(text)
+        if on_failure == "warn":
+            warnings.warn(text, ConvergenceWarning, stacklevel=3)
 
     def by_origin(self, paths: PathFlows) -> np.ndarray:
         """Link flows of every origin of the network."""

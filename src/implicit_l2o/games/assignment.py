@@ -5,7 +5,6 @@ Sources: J. G. Wardrop (1952); M. Beckmann, C. B. McGuire and C. B. Winsten, Stu
 assignment, Transportation Research Record 1443 (1994).
 """
 
-import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -14,12 +13,12 @@ from typing import final
 import numpy as np
 from jaxtyping import Float, Int
 
-from implicit_l2o._solution import ConvergenceWarning, Status
+from implicit_l2o._solution import Status
 from implicit_l2o.games._path_solver import PathFlows as PathFlows
 from implicit_l2o.games._path_solver import PathSolver, Solved
 from implicit_l2o.games.latency import PolynomialLatency
 from implicit_l2o.games.traffic_network import TrafficNetwork
-from implicit_l2o.layer import ConvergenceError, OnFailure
+from implicit_l2o.layer import OnFailure
 
 _CHUNK = 16  # contexts between two looks at the progress bar
 
@@ -140,11 +139,9 @@ def user_equilibrium(
     """
     problem = PathSolver(network, tolerance, max_steps)
     latency = network.latency() if latency is None else latency
-    if latency.batch:
-        raise ValueError(f"user_equilibrium takes the latencies of one network; got a batch of {latency.batch}.")
     trips = network.trips if trips is None else trips
     solved = problem.solve(latency, problem.pairs(trips), start)
-    _complain(f"user_equilibrium of {network.name}: {solved.message}", [solved], tolerance, on_failure)
+    problem.complain(f"user_equilibrium of {network.name}: {solved.message}", [solved.status], on_failure)
     return Assignment(
         flow=solved.flow,
         origin_flow=problem.by_origin(solved.paths),
@@ -253,7 +250,7 @@ def user_equilibria(
     bad = np.flatnonzero(~result.converged)
     if len(bad):
         text = f"{len(bad)} of {size} failed; member {bad[0]}: {solved[bad[0]].message}"
-        _complain(f"user_equilibria of {network.name}: {text}", solved, tolerance, on_failure)
+        problem.complain(f"user_equilibria of {network.name}: {text}", [one.status for one in solved], on_failure)
     return result
 
 
@@ -271,16 +268,3 @@ def _run(
             found += done
             bar.update(len(done))
     return found
-
-
-def _complain(text: str, solved: list[Solved], tolerance: float, on_failure: OnFailure) -> None:
-    if on_failure not in ("warn", "raise", "ignore"):
-        raise ValueError(f'on_failure must be "warn", "raise" or "ignore"; got {on_failure!r}.')
-    # A tolerance of zero asks for max_steps.
-    fine = (Status.CONVERGED,) if tolerance > 0 else (Status.CONVERGED, Status.MAX_STEPS)
-    if all(one.status in fine for one in solved):
-        return
-    if on_failure == "raise":
-        raise ConvergenceError(text)
-    if on_failure == "warn":
-        warnings.warn(text, ConvergenceWarning, stacklevel=3)
