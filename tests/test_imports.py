@@ -54,6 +54,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "backward.implicit": ("_batch", "_solution", "solvers.base", "backward.base", "backward.gmres"),
     "certificates": ("certificates.*",),
     "certificates.*": ("_batch", "_solution", "problem", "operators.base", "certificates.base"),
+    # Rules are read back by one reader, and post-conditions put the stage together.
+    "certificates.calibration": ("certificates.base", "certificates.conformal"),
+    "certificates.ensure": ("_batch", "_solution", "certificates.*"),
     "layer": (
         *LEAVES,
         "problem",

@@ -1,5 +1,8 @@
 """6. Certificates: can this inference be trusted? Measures, rules that label them, bounds, and a report per batch."""
 
+from implicit_l2o.certificates.audit import AuditError as AuditError
+from implicit_l2o.certificates.audit import AuditLog as AuditLog
+from implicit_l2o.certificates.audit import read_audit as read_audit
 from implicit_l2o.certificates.base import AbstractMeasure as AbstractMeasure
 from implicit_l2o.certificates.base import AbstractRule as AbstractRule
 from implicit_l2o.certificates.base import Certificate as Certificate
@@ -15,6 +18,15 @@ from implicit_l2o.certificates.calibration import Threshold as Threshold
 from implicit_l2o.certificates.calibration import calibrate as calibrate
 from implicit_l2o.certificates.calibration import certificates_from_json as certificates_from_json
 from implicit_l2o.certificates.calibration import certificates_to_json as certificates_to_json
+from implicit_l2o.certificates.conformal import Conformal as Conformal
+from implicit_l2o.certificates.conformal import adjusted as adjusted
+from implicit_l2o.certificates.conformal import conformal as conformal
+from implicit_l2o.certificates.conformal import p_values as p_values
+from implicit_l2o.certificates.ensure import Checked as Checked
+from implicit_l2o.certificates.ensure import Ensured as Ensured
+from implicit_l2o.certificates.ensure import PostconditionError as PostconditionError
+from implicit_l2o.certificates.ensure import PostconditionWarning as PostconditionWarning
+from implicit_l2o.certificates.ensure import ensure as ensure
 from implicit_l2o.certificates.measures import ConstraintViolation as ConstraintViolation
 from implicit_l2o.certificates.measures import FixedPointResidual as FixedPointResidual
 from implicit_l2o.certificates.measures import Objective as Objective
@@ -22,3 +34,7 @@ from implicit_l2o.certificates.measures import ProximalResidual as ProximalResid
 from implicit_l2o.certificates.measures import RelativeDataFidelity as RelativeDataFidelity
 from implicit_l2o.certificates.measures import Sparsity as Sparsity
 from implicit_l2o.certificates.measures import TotalVariation as TotalVariation
+from implicit_l2o.certificates.selective import Coverage as Coverage
+from implicit_l2o.certificates.selective import SelectiveLimit as SelectiveLimit
+from implicit_l2o.certificates.selective import coverage as coverage
+from implicit_l2o.certificates.selective import selective_limit as selective_limit

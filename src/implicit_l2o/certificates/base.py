@@ -7,8 +7,9 @@ Longer than most files here: the other modules of the stage may import this one 
 
 import json
 import math
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, final
@@ -350,6 +351,31 @@ def evaluate(measure: AbstractMeasure, inference: Inference) -> Float[Tensor, " 
             f"'{measure.name}' must return one value a sample, shape ({batch},); got {tuple(value.shape)}."
         )
     return torch.where(_batch.finite(inference.x), value.to(inference.x.dtype), math.nan)
+
+
+def collect_values(
+    measures: Sequence[AbstractMeasure], inference: Inference | Iterable[Inference]
+) -> list[Float[Tensor, " N"]]:
+    """The values of each measure over a data set, in float64; samples that did not converge are left out, with a warning.
+
+    Raises:
+        ValueError: two measures share a name.
+    """
+    check_distinct([measure.name for measure in measures])
+    batches = [inference] if isinstance(inference, Inference) else inference
+    collected: list[list[Tensor]] = [[] for _ in measures]
+    left_out = total = 0
+    for batch in batches:
+        # A non-finite ground truth is kept, so that it is refused with a count and not dropped.
+        kept = batch.valid if batch.status is not None else torch.ones_like(batch.valid)
+        left_out, total = left_out + int((~kept).sum()), total + len(kept)
+        for values, measure in zip(collected, measures, strict=True):
+            values.append(evaluate(measure, batch)[kept].cpu().double())
+    if left_out:
+        warnings.warn(
+            f"{left_out} of {total} calibration samples did not converge and were left out.", UserWarning, stacklevel=3
+        )
+    return [torch.cat(parts) if parts else torch.empty(0, dtype=torch.float64) for parts in collected]
 
 
 def check_distinct(names: Sequence[str]) -> None:

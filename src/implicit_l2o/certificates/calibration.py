@@ -22,8 +22,9 @@ from implicit_l2o.certificates.base import (
     Inference,
     check_distinct,
     check_fields,
-    evaluate,
+    collect_values,
 )
+from implicit_l2o.certificates.conformal import Conformal
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,23 +197,8 @@ def calibrate(
         >>> round(certificate.rule.pass_limit, 3)
         0.9
     """
-    check_distinct([measure.name for measure in measures])
-    batches = [inference] if isinstance(inference, Inference) else inference
-    collected: list[list[Tensor]] = [[] for _ in measures]
-    left_out = total = 0
-    for batch in batches:
-        # A non-finite ground truth is kept, so that it is refused with a count and not dropped.
-        kept = batch.valid if batch.status is not None else torch.ones_like(batch.valid)
-        left_out, total = left_out + int((~kept).sum()), total + len(kept)
-        for values, measure in zip(collected, measures, strict=True):
-            values.append(evaluate(measure, batch)[kept].cpu().double())
-    if left_out:
-        warnings.warn(
-            f"{left_out} of {total} calibration samples did not converge and were left out.", UserWarning, stacklevel=2
-        )
     certificates = []
-    for measure, parts in zip(measures, collected, strict=True):
-        values = torch.cat(parts) if parts else torch.empty(0, dtype=torch.float64)
+    for measure, values in zip(measures, collect_values(measures, inference), strict=True):
         try:
             rule = Calibration(values, p_pass=p_pass, p_warn=p_warn, p_fail=p_fail, resolution=resolution)
         except ValueError as error:
@@ -266,6 +252,9 @@ def _rule(state: dict[str, Any]) -> AbstractRule:
     if "limit" in state:
         check_fields(state, {"limit", "above"}, "a threshold")
         return Threshold(**state)
+    if "conformal" in state:
+        check_fields(state, {"conformal", "level", "warn_level"}, "a conformal rule")
+        return Conformal(torch.tensor(state.pop("conformal"), dtype=torch.float64), **state)
     check_fields(state, {"values", "p_pass", "p_warn", "p_fail", "resolution"}, "a calibration")
     return Calibration(torch.tensor(state.pop("values"), dtype=torch.float64), **state)
 
