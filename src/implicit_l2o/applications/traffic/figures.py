@@ -204,7 +204,9 @@ def changes(
     """
     rows = [("true", true), *predicted.items()]
     start = np.broadcast_to(before, (len(rows), network.edges))
-    limit = float(np.abs(true - start[0]).max())
+    # All flow leaves a closed link, which would pale all other colours.
+    others = np.arange(network.edges) != closed
+    limit = float(np.abs(true - start[0])[others].max())
     figure = Figure(figsize=(3.6 * len(rows), 3.8), layout="constrained")
     axes: Sequence[Axes] = figure.subplots(1, len(rows), squeeze=False)[0]
     drawn: Any = None
