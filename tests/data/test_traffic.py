@@ -149,6 +149,23 @@ def test_a_run_that_was_broken_off_goes_on(tmp_path: Path, monkeypatch: pytest.M
     assert sizes == [4, 4, 2, 2]
 
 
+def test_a_sample_that_stalls_is_solved_from_another_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = toy_contexts()
+    whole = equilibrium_data(model, train=6, validation=0, test=0, cache=tmp_path / "whole").train
+    solve = traffic.user_equilibria
+
+    def stalls(network: TrafficNetwork, latency: PolynomialLatency, **options: Any) -> Assignments:
+        found = solve(network, latency, **options)
+        found.status[[1, 4]] = 2
+        found.flow[[1, 4]] += 0.1
+        return found
+
+    monkeypatch.setattr(traffic, "user_equilibria", stalls)
+    found = equilibrium_data(model, train=6, validation=0, test=0, cache=tmp_path).train
+    np.testing.assert_allclose(found.flow, whole.flow, rtol=1e-6)
+    assert found.gap.max() <= TOLERANCE
+
+
 def test_a_damaged_cache_says_so(tmp_path: Path) -> None:
     model = toy_contexts()
     equilibrium_data(model, train=5, validation=0, test=0, cache=tmp_path)
