@@ -30,7 +30,7 @@ STRENGTHS = MappingProxyType(
         "Anaheim": 0.8,
     }
 )
-"""How strongly contexts act on the five networks: link flows vary by 11 to 15 % of their size (root mean square)."""
+"""How strongly contexts act on the five networks: link flows vary by 11 to 16 % of their size (root mean square)."""
 
 DIMENSION = 10
 """Numbers in a context."""
