@@ -79,8 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             references(data, folder)
             for name in missing:
                 run(name, data, folder, seconds=options.seconds, progress=sys.stderr.isatty())
-    cases = {"cyclic": (3, "cyclic")} | {f"n{actions}": (actions, "entropic") for actions in SIZES}
-    scores = collect(options.runs, cases, options.seeds)
+    every: dict[str, tuple[int, Kind]] = {"cyclic": (3, "cyclic")}
+    every |= {f"n{actions}": (actions, "entropic") for actions in SIZES}
+    scores = collect(options.runs, every, options.seeds)
     result = {
         "command": "python -m implicit_l2o.applications.matrix_games",
         "seeds": options.seeds,
