@@ -86,7 +86,6 @@ def test_bad_games_are_named():
         (lambda: antisymmetric(torch.zeros(1, 4), 3), "3 entries above the diagonal; got 4"),
         (lambda: PayoffTask(loss="hinge"), "one of response, likelihood, squared; got 'hinge'"),
         (lambda: BlackBoxTask(loss="response"), "one of squared, likelihood; got 'response'"),
-        (lambda: PayoffTask(temperature=0.0), 'temperature > 0 for loss="response"'),
         (lambda: FixedPointTask(form="deep"), '"published" or "cocoercive"; got \'deep\''),
     ):
         with pytest.raises(ValueError, match=message):
@@ -110,6 +109,14 @@ def test_the_response_loss_is_zero_at_the_truth_and_convex_in_the_payoffs():
         first, second = (antisymmetric(batch[2] + torch.randn_like(batch[2]), 4) for _ in range(2))
         assert loss(first) > 1e-4
         assert loss((first + second) / 2) <= (loss(first) + loss(second)) / 2 + 1e-12
+
+
+def test_the_response_loss_without_entropy_is_zero_at_the_truth_alone():
+    data = MatrixGameData(actions=3, kind="cyclic", train=20, validation=2, test=2, seed=0)
+    task, batch = PayoffTask(actions=3, temperature=0.0), data.splits.train.tensors
+    B = antisymmetric(batch[2], 3)
+    assert float(task.loss(il2o.Inference(x=5 * B), batch)) < 1e-20
+    assert float(task.loss(il2o.Inference(x=antisymmetric(batch[2] + 0.5, 3)), batch)) > 1e-6
 
 
 def test_payoff_nets_derivative_is_that_of_the_equilibrium():

@@ -1,4 +1,4 @@
-"""All methods on games of 5 to 100 actions: `python -m implicit_l2o.applications.matrix_games`.
+"""All methods on games of 3 to 100 actions: `python -m implicit_l2o.applications.matrix_games`.
 
     python -m implicit_l2o.applications.matrix_games --assets docs/assets   # writes results/matrix_games.json
     python -m implicit_l2o.applications.matrix_games --tune                 # writes results/matrix_games_tuning.json
@@ -20,8 +20,8 @@ from implicit_l2o.applications.matrix_games.data import MatrixGameData
 from implicit_l2o.data.matrix_games import Kind
 from implicit_l2o.report import machine, write_json
 
-SIZES = (5, 10, 15, 20, 25, 50, 75, 100)
-_CYCLIC = ("payoff_jfb", "nfpn", "nfpn_cocoercive", "black_box")  # without entropy the others have no equations
+SIZES = (3, 5, 10, 15, 20, 25, 50, 75, 100)
+_CYCLIC = ("payoff_response", "nfpn", "nfpn_cocoercive", "black_box")  # Payoff-Net's equations need the entropy
 LABELS = {
     "payoff_response": "payoffs, response loss (ours)",
     "payoff_jfb": "payoffs, JFB (ours)",
