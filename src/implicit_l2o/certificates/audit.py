@@ -91,10 +91,19 @@ class AuditLog:
 
 
 def read_audit(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
-    """The whole lines of a log, in order; an unfinished one at the end is skipped.
+    r"""The whole lines of a log, in order; an unfinished one at the end is skipped.
 
     Raises:
         ValueError: a whole line is no JSON object; the message says which.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from implicit_l2o.certificates import read_audit
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder) / "audit.jsonl"
+        ...     _ = path.write_text('{"sample": 0}\n{"sam')
+        ...     list(read_audit(path))
+        [{'sample': 0}]
     """
     with Path(path).open("rb") as file:
         for number, line in enumerate(file, 1):

@@ -155,6 +155,14 @@ def p_values(certificates: Sequence[Certificate], inference: Inference) -> Float
 
     Raises:
         TypeError: a rule has no p-value.
+
+    Example:
+        >>> import torch
+        >>> from implicit_l2o.certificates import Inference, Sparsity, conformal, p_values
+        >>> certificates = conformal([Sparsity(order=1)], Inference(x=torch.linspace(0.0, 1.0, 99)[:, None]))
+        >>> p_values(certificates, Inference(x=torch.tensor([[2.0], [0.505]])))
+        tensor([[0.0100],
+                [0.5000]])
     """
     columns = []
     for certificate in certificates:

@@ -91,6 +91,14 @@ class Ensured(nn.Module):
         level: of the joint test.
         audit: a log of every inference.
         name: of the model in messages and in the log; None for its own.
+
+    Example:
+        >>> import torch, implicit_l2o as il2o
+        >>> size = il2o.Sparsity(order=1, name="size")
+        >>> guarded = il2o.Ensured(torch.nn.Identity(), measures=[size], on_fail="abstain")
+        >>> guarded.calibrate([torch.linspace(0, 1, 99)[:, None]], level=0.1)
+        >>> guarded(torch.tensor([[0.5], [0.95]])).flatten()
+        tensor([0.5000,    nan])
     """
 
     def __init__(
