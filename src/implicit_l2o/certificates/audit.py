@@ -26,8 +26,9 @@ class AuditLog:
     so an answer that cannot be logged is not given. What a kill left half written at the end is removed by the next writer,
     and skipped by `read_audit`. Several processes may write to the same file, where the system has `fcntl`.
 
-    A line has the fields `time` (UTC), `model`, `sample` (its place in the batch), `converged`, `values`, `limits` (the largest that
-    passes and the largest that does not fail), `labels`, `worst` and `action`. Numbers that are not finite are strings.
+    A line has the fields `time` (UTC), `model`, `sample` (its place in the batch), `converged`, `values`, `limits` (the
+    largest that passes and the largest that does not fail), `labels`, `worst` and `action`. Numbers
+    that are not finite are strings.
 
     Args:
         path: of the file; its folder is made where it is missing.
@@ -90,10 +91,19 @@ class AuditLog:
 
 
 def read_audit(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
-    """The whole lines of a log, in order; an unfinished one at the end is skipped.
+    r"""The whole lines of a log, in order; an unfinished one at the end is skipped.
 
     Raises:
         ValueError: a whole line is no JSON object; the message says which.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> from implicit_l2o.certificates import read_audit
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder) / "audit.jsonl"
+        ...     _ = path.write_text('{"sample": 0}\n{"sam')
+        ...     list(read_audit(path))
+        [{'sample': 0}]
     """
     with Path(path).open("rb") as file:
         for number, line in enumerate(file, 1):
@@ -112,7 +122,12 @@ def _lines(report: CertificateReport, actions: Sequence[str], model: str) -> Ite
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     limits = {name: [_plain(low), _plain(high)] for name, (low, high) in zip(report.names, report.limits, strict=True)}
     columns = zip(
-        report.values.tolist(), report.labels.tolist(), report.converged.tolist(), report.worst.tolist(), actions, strict=True
+        report.values.tolist(),
+        report.labels.tolist(),
+        report.converged.tolist(),
+        report.worst.tolist(),
+        actions,
+        strict=True,
     )
     for sample, (values, labels, converged, worst, action) in enumerate(columns):
         yield {

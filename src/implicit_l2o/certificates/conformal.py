@@ -1,7 +1,7 @@
 """Limits with a finite-sample guarantee: split conformal prediction, its p-values, and tests of several properties at once.
 
-Sources: V. Vovk, A. Gammerman and G. Shafer, Algorithmic Learning in a Random World (2005), section 2.2, for the quantile and
-the p-value; S. Holm, A simple sequentially rejective multiple test procedure (1979).
+Sources: V. Vovk, A. Gammerman and G. Shafer, Algorithmic Learning in a Random World (2005), section 2.2, for the quantile
+and the p-value; S. Holm, A simple sequentially rejective multiple test procedure (1979).
 """
 
 import math
@@ -28,9 +28,10 @@ from implicit_l2o.certificates.base import (
 class Conformal(AbstractRule):
     """A limit that a new value exceeds with probability at most `level`, whatever the distribution and for every `N`.
 
-    With calibration values `a_1, ..., a_N` in order, FAIL iff a value exceeds `a_(k)`, `k = ceil((N + 1)(1 - level))`; with a
-    `warn_level` it warns above the limit of that one. If the new value and the calibration values are exchangeable, then
-    `P(FAIL) <= level`, and `P(FAIL) >= level - 1 / (N + 1)` where ties have probability 0. The probability is over the
+    With calibration values `a_1, ..., a_N` in order, FAIL iff a value exceeds `a_(k)`, `k = ceil((N + 1)(1 - level))`;
+    with a `warn_level` it warns above the limit of that one. If the new value and the calibration values are
+    exchangeable, then `P(FAIL) <= level`, and `P(FAIL) >= level - 1 / (N + 1)` where ties have probability 0. The
+    probability is over the
     calibration as well: given one calibration, the share that fails varies as `Beta(N + 1 - k, k)`.
 
     The plain quantile (`Calibration`) takes `k = ceil(N (1 - level))` and fails a little more often than `level` in
@@ -60,9 +61,7 @@ class Conformal(AbstractRule):
         if not 0 < self.level < 1:
             raise ValueError(f"Conformal needs 0 < level < 1; got level={self.level}.")
         if self.warn_level is not None and not self.level <= self.warn_level < 1:
-            raise ValueError(
-                f"Conformal needs level={self.level} <= warn_level < 1; got warn_level={self.warn_level}."
-            )
+            raise ValueError(f"Conformal needs level={self.level} <= warn_level < 1; got warn_level={self.warn_level}.")
         broken = int((~torch.isfinite(self.values)).sum())
         if broken:
             raise ValueError(f"{broken} of {len(self.values)} calibration values are NaN or infinite; remove them.")
@@ -87,7 +86,7 @@ class Conformal(AbstractRule):
     @property
     def fail_rate(self) -> float:
         """Probability that a new value from the same continuous distribution fails, exactly."""
-        return 1 - self._rank(self.level) / (len(self.values) + 1)
+        return (len(self.values) + 1 - self._rank(self.level)) / (len(self.values) + 1)
 
     def p_value(self, value: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
         """`(1 + #{a_i >= value}) / (N + 1)`: at most `t` with probability at most `t`; the smallest one for NaN."""
@@ -156,27 +155,36 @@ def p_values(certificates: Sequence[Certificate], inference: Inference) -> Float
 
     Raises:
         TypeError: a rule has no p-value.
+
+    Example:
+        >>> import torch
+        >>> from implicit_l2o.certificates import Inference, Sparsity, conformal, p_values
+        >>> certificates = conformal([Sparsity(order=1)], Inference(x=torch.linspace(0.0, 1.0, 99)[:, None]))
+        >>> p_values(certificates, Inference(x=torch.tensor([[2.0], [0.505]])))
+        tensor([[0.0100],
+                [0.5000]])
     """
     columns = []
     for certificate in certificates:
         rule = certificate.rule
         if not isinstance(rule, Conformal):
-            raise TypeError(f"'{certificate.name}' needs a Conformal rule for a p-value; it has a {type(rule).__name__}.")
+            raise TypeError(
+                f"'{certificate.name}' needs a Conformal rule for a p-value; it has a {type(rule).__name__}."
+            )
         value = evaluate(certificate.measure, inference)
         columns.append(rule.p_value(torch.where(inference.valid, value, math.nan)))
     return torch.stack(columns, dim=1) if columns else inference.x.new_empty((len(inference.x), 0))
 
 
-def adjusted(
-    p: Float[Tensor, "B P"], rule: Literal["bonferroni", "holm"] = "holm"
-) -> Float[Tensor, "B P"]:
+def adjusted(p: Float[Tensor, "B P"], rule: Literal["bonferroni", "holm"] = "holm") -> Float[Tensor, "B P"]:
     """p-values adjusted for testing the `P` properties of a sample together.
 
     A property is rejected at `level` where its adjusted p-value is at most that. If every property of a sample is as in the
     calibration, then one or more are rejected with probability at most `level`, however they depend on each other.
 
     - `"bonferroni"`: `min(1, P p_i)`.
-    - `"holm"`: with `p_(1) <= ... <= p_(P)`, `max_{j <= i} min(1, (P - j + 1) p_(j))`: never larger, and with the same guarantee.
+    - `"holm"`: with `p_(1) <= ... <= p_(P)`, `max_{j <= i} min(1, (P - j + 1) p_(j))`: never larger, and with the same
+    guarantee.
 
     Args:
         p: p-values in [0, 1].

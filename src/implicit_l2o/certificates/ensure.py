@@ -52,7 +52,8 @@ class Checked:
 
     Attributes:
         x: `(B, *shape)` the answers; NaN where the model abstained, the fallback's where there is one.
-        kept: `(B,)` answers of the model itself, which no post-condition refused; with `"warn"` also refused ones stay in `x`.
+        kept: `(B,)` answers of the model itself, which no post-condition refused; with `"warn"` also refused ones stay in
+            `x`.
         report: values, labels and limits of the model's own answers.
         inference: the model's own answers, as the measures saw them.
         p: `(B, P)` adjusted p-values, where the properties are tested together.
@@ -75,12 +76,13 @@ class Ensured(nn.Module):
     """A model whose answers are checked, and refused where they fail; made by `ensure`.
 
     Calling it gives the answers as one tensor; `check` gives them with the verdict. What is calibrated is part of its
-    `state_dict`, and `to_json` gives it as text. Certificates are computed without a graph; gradients flow through the answers.
+    `state_dict`, and `to_json` gives it as text. Certificates are computed without a graph; gradients flow through the
+    answers.
 
     Args:
-        model: a module with `inference(d) -> Inference` (such as `ImplicitLayer`), or any module or function that returns a tensor, a
-            `Solution`, a `FixedPoint` or an `Inference`. The measures see its single argument as `Inference.data`, or the
-            tuple of several.
+        model: a module with `inference(d) -> Inference` (such as `ImplicitLayer`), or any module or function that returns
+            a tensor, a `Solution`, a `FixedPoint` or an `Inference`. The measures see its single argument as
+            `Inference.data`, or the tuple of several.
         certificates: with rules: fixed, or calibrated elsewhere.
         measures: whose rules `calibrate` makes; until then the model refuses to answer.
         on_fail: see `ensure`.
@@ -89,6 +91,14 @@ class Ensured(nn.Module):
         level: of the joint test.
         audit: a log of every inference.
         name: of the model in messages and in the log; None for its own.
+
+    Example:
+        >>> import torch, implicit_l2o as il2o
+        >>> size = il2o.Sparsity(order=1, name="size")
+        >>> guarded = il2o.Ensured(torch.nn.Identity(), measures=[size], on_fail="abstain")
+        >>> guarded.calibrate([torch.linspace(0, 1, 99)[:, None]], level=0.1)
+        >>> guarded(torch.tensor([[0.5], [0.95]])).flatten()
+        tensor([0.5000,    nan])
     """
 
     def __init__(
@@ -108,7 +118,9 @@ class Ensured(nn.Module):
         if not callable(model):
             raise TypeError(f"ensure takes a module or a function; got {type(model).__name__}.")
         if isinstance(on_fail, str) and on_fail not in ("raise", "warn", "abstain"):
-            raise ValueError(f'on_fail must be "raise", "warn", "abstain" or a function, the fallback; got {on_fail!r}.')
+            raise ValueError(
+                f'on_fail must be "raise", "warn", "abstain" or a function, the fallback; got {on_fail!r}.'
+            )
         if not isinstance(on_fail, str) and not callable(on_fail):
             raise TypeError(f'on_fail must be "raise", "warn", "abstain" or a function; got {type(on_fail).__name__}.')
         if joint not in ("none", "bonferroni", "holm"):
@@ -233,7 +245,8 @@ class Ensured(nn.Module):
             )
         if not out.x.is_floating_point() or out.x.ndim == 0:
             raise TypeError(
-                f"{self.name} returned {out.x.dtype} of shape {tuple(out.x.shape)}; ensure checks batches of floating-point answers."
+                f"{self.name} returned {out.x.dtype} of shape {tuple(out.x.shape)}; ensure checks batches of "
+                "floating-point answers."
             )
         return out
 
@@ -266,8 +279,8 @@ class Ensured(nn.Module):
         if not isinstance(instead, Tensor) or instead.shape != x[refused].shape:
             shown = tuple(instead.shape) if isinstance(instead, Tensor) else type(instead).__name__
             raise ValueError(
-                f"{self.name}: the fallback must answer the {len(refused)} refused samples, shape {tuple(x[refused].shape)}; "
-                f"got {shown}."
+                f"{self.name}: the fallback must answer the {len(refused)} refused samples, shape "
+                f"{tuple(x[refused].shape)}; got {shown}."
             )
         return replace(checked, x=x.index_copy(0, refused, instead.to(x.dtype))), "fallback"
 
@@ -297,12 +310,12 @@ def ensure(
     - `"raise"`: a `PostconditionError` for the batch;
     - `"warn"`: a `PostconditionWarning`; the answer is returned;
     - `"abstain"`: the answer is NaN, and `Checked.kept` is false;
-    - a function: it is called with the refused samples' inputs, and its answers take their place. It is trusted; give it post-conditions
-      of its own where it should not be.
+    - a function: it is called with the refused samples' inputs, and its answers take their place. It is trusted; give it
+      post-conditions of its own where it should not be.
 
     Each calibrated property by itself fails for a share `level` of usual answers, so several together refuse more. With
-    `joint="holm"` or `"bonferroni"` they are tested together: a usual answer is refused by any of them with probability at most
-    `level` of this function. Properties with fixed thresholds are not part of that test.
+    `joint="holm"` or `"bonferroni"` they are tested together: a usual answer is refused by any of them with probability at
+    most `level` of this function. Properties with fixed thresholds are not part of that test.
 
     Args:
         certificates: with rules: fixed, or calibrated elsewhere.

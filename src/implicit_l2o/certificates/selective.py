@@ -1,7 +1,8 @@
 """Abstaining: up to which value of a property an answer may be sent so that what is sent is right often enough.
 
-Sources: Y. Geifman and R. El-Yaniv, Selective classification for deep neural networks (NeurIPS 2017); A. Angelopoulos et al.,
-Learn then test: calibrating predictive algorithms to achieve risk control (2021), section 3, for the fixed sequence of tests.
+Sources: Y. Geifman and R. El-Yaniv, Selective classification for deep neural networks (NeurIPS 2017); A. Angelopoulos et
+al., Learn then test: calibrating predictive algorithms to achieve risk control (2021), section 3, for the fixed sequence of
+tests.
 """
 
 import math
@@ -38,8 +39,8 @@ def selective_limit(
 ) -> SelectiveLimit:
     """The largest limit on a property for which, with confidence, at most a share of the sent answers is wrong.
 
-    Limits are tried from the strictest on: each is accepted if the exact binomial test of `P(wrong | sent) > at_most` rejects at
-    `1 - confidence`, and the first that is not ends the search. The sequence is fixed by the values alone, so no
+    Limits are tried from the strictest on: each is accepted if the exact binomial test of `P(wrong | sent) > at_most`
+    rejects at `1 - confidence`, and the first that is not ends the search. The sequence is fixed by the values alone, so no
     correction for the number of tests is needed. It begins where a test can reject at all, at
     `ln(1 - confidence) / ln(1 - at_most)` samples.
 
@@ -50,8 +51,8 @@ def selective_limit(
         confidence: in (0, 1).
 
     Raises:
-        ValueError: an option is outside (0, 1), the lengths differ, or no limit can be accepted: too few samples, or too many
-            wrong ones among the best values.
+        ValueError: an option is outside (0, 1), the lengths differ, or no limit can be accepted: too few samples, or too
+            many wrong ones among the best values.
 
     Example:
         >>> import torch
@@ -73,8 +74,8 @@ def selective_limit(
     fewest = math.ceil(math.log(1 - confidence) / math.log(1 - at_most))
     if finite < fewest:
         raise ValueError(
-            f"a share of {at_most:.3g} with confidence {confidence:.3g} needs at least {fewest} samples with a finite value; "
-            f"got {finite}. Give more samples, a larger share or a smaller confidence."
+            f"a share of {at_most:.3g} with confidence {confidence:.3g} needs at least {fewest} samples with a finite "
+            f"value; got {finite}. Give more samples, a larger share or a smaller confidence."
         )
     best = None
     counts = torch.linspace(fewest, finite, _CANDIDATES).round().long().unique().tolist()

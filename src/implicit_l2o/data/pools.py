@@ -1,7 +1,7 @@
 """Networks of constant-function market makers: which pools there are, what they hold, what they charge.
 
-Source: G. Angeris, A. Agrawal, A. Evans, T. Chitra and S. Boyd, Constant function market makers: multi-asset trades via convex
-optimization (2022), section 2.
+Source: G. Angeris, A. Agrawal, A. Evans, T. Chitra and S. Boyd, Constant function market makers: multi-asset trades via
+convex optimization (2022), section 2.
 """
 
 import math
@@ -51,11 +51,15 @@ class Pool:
         if len(self.tokens) < 2 or len(set(self.tokens)) < len(self.tokens):
             raise ValueError(f"a pool needs at least two tokens, each once; got {list(self.tokens)}.")
         if len(self.weights) != len(self.tokens):
-            raise ValueError(f"a pool needs a weight for each of its {len(self.tokens)} tokens; got {len(self.weights)}.")
+            raise ValueError(
+                f"a pool needs a weight for each of its {len(self.tokens)} tokens; got {len(self.weights)}."
+            )
         if not all(0 < weight < math.inf for weight in self.weights):
             raise ValueError(f"a pool needs weights that are positive and finite; got {list(self.weights)}.")
         if not 0 < self.fee <= 1:
-            raise ValueError(f"a pool needs a fee in (0, 1], the share of a tendered amount that counts; got fee={self.fee}.")
+            raise ValueError(
+                f"a pool needs a fee in (0, 1], the share of a tendered amount that counts; got fee={self.fee}."
+            )
 
 
 @dataclass(frozen=True)
@@ -168,7 +172,7 @@ class PoolNetwork:
 
 
 def read_network(path: str | Path) -> PoolNetwork:
-    """The network in a YAML file with the keys `prices` (by token) and `pools` (a list of `kind, tokens, weights, fee`).
+    r"""The network in a YAML file with the keys `prices` (by token) and `pools` (a list of `kind, tokens, weights, fee`).
 
     Args:
         path: the file.
@@ -179,7 +183,7 @@ def read_network(path: str | Path) -> PoolNetwork:
     Example:
         >>> import pathlib, tempfile
         >>> from implicit_l2o.data.pools import read_network
-        >>> text = "prices: {a: 1, b: 2}\\npools: [{kind: geometric, tokens: [a, b], weights: [0.5, 0.5], fee: 1}]"
+        >>> text = "prices: {a: 1, b: 2}\npools: [{kind: geometric, tokens: [a, b], weights: [0.5, 0.5], fee: 1}]"
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = pathlib.Path(folder) / "network.yaml"
         ...     _ = path.write_text(text)
@@ -250,7 +254,7 @@ def network_from_graph(graph: Any) -> PoolNetwork:
 
 
 def read_reserves(path: str | Path, network: PoolNetwork) -> Float[Tensor, "N L"]:
-    """Reserve snapshots from a CSV, in float64.
+    r"""Reserve snapshots from a CSV, in float64.
 
     The first line names the columns: `pool 1: ETH` and so on, as `network.labels`, in any order. Each further line is a
     snapshot. A column `time`, or any other that is not a label, is an error, so that a misspelt token is not lost.
@@ -269,7 +273,7 @@ def read_reserves(path: str | Path, network: PoolNetwork) -> Float[Tensor, "N L"
         >>> network = PoolNetwork({"a": 1.0, "b": 2.0}, (Pool("geometric", ("a", "b"), (0.5, 0.5), 1.0),))
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = pathlib.Path(folder) / "reserves.csv"
-        ...     _ = path.write_text("pool 1: b,pool 1: a\\n10,20\\n11,19\\n")
+        ...     _ = path.write_text("pool 1: b,pool 1: a\n10,20\n11,19\n")
         ...     read_reserves(path, network).tolist()
         [[20.0, 10.0], [19.0, 11.0]]
     """
@@ -288,7 +292,9 @@ def read_reserves(path: str | Path, network: PoolNetwork) -> Float[Tensor, "N L"
         if not row:
             continue
         if len(row) != len(header):
-            raise ValueError(f"{path}, line {line}: {len(header)} columns are named, but the line has {len(row)} cells.")
+            raise ValueError(
+                f"{path}, line {line}: {len(header)} columns are named, but the line has {len(row)} cells."
+            )
         try:
             numbers = [float(row[column]) for column in order]
         except ValueError as error:

@@ -8,7 +8,7 @@ from torch import Tensor
 import implicit_l2o as il2o
 from implicit_l2o.applications.arbitrage.analytic import optimal_trade
 from implicit_l2o.applications.arbitrage.certificates import ChanceOfRefusal, LearnedRisk, LossOfUtility
-from implicit_l2o.training import Samples, Splits
+from implicit_l2o.training import Samples
 
 if TYPE_CHECKING:
     from implicit_l2o.applications.arbitrage.task import ArbitrageTask
@@ -18,27 +18,33 @@ LEVEL = 0.02  # of each conformal limit: the chance that a usual trade fails the
 
 @torch.no_grad()
 def abstention(
-    task: "ArbitrageTask", samples: Samples, splits: Splits, at_most: float, confidence: float, *, observed: bool
+    task: "ArbitrageTask",
+    samples: Samples,
+    usual: il2o.Inference,
+    reserves: Tensor,
+    at_most: float,
+    confidence: float,
+    *,
+    observed: bool,
 ) -> dict[str, Any]:
-    """Trades are sent where the chance of a refusal is small enough: the limit, its coverage and what is executed of the sent.
+    """Trades are sent where the chance of a refusal is small enough: the limit, its coverage, the executed share.
 
     The limit is the largest one for which, with the confidence, at most a share of the sent trades is refused, from
-    validation samples alone (`il2o.selective_limit`). Where none can be promised, the limit is 0 and nothing is sent.
+    validation samples alone (`il2o.selective_limit`). Where none can be promised, the limit is -1 and nothing is sent.
 
     Args:
         task: trained.
         samples: the examined test samples.
-        splits: of the data.
+        usual: the trades for the validation samples.
+        reserves: the true ones of those.
         at_most: the share of refused trades.
         confidence: of the promise, over calibrations.
         observed: the chance of a refusal is under the observed volatility; else under the largest one of the recipe.
     """
     measure = ChanceOfRefusal(task.market, observed=observed)
-    inputs, reserves = splits.validation.tensors
-    validated = task.infer(inputs)
-    wrong = ~task.market.executed(validated.x, reserves.double())
+    wrong = ~task.market.executed(usual.x, reserves.double())
     try:
-        limit = il2o.selective_limit(measure(validated), wrong, at_most=at_most, confidence=confidence).limit
+        limit = il2o.selective_limit(measure(usual), wrong, at_most=at_most, confidence=confidence).limit
     except ValueError:
         limit = -1.0
     tested = il2o.Inference(x=samples.answer, data=samples.batch[0])
@@ -59,11 +65,10 @@ def abstention(
 
 
 @torch.no_grad()
-def promises(task: "ArbitrageTask", samples: Samples, splits: Splits) -> dict[str, Any]:
+def promises(task: "ArbitrageTask", samples: Samples, usual: il2o.Inference) -> dict[str, Any]:
     """The share of test trades that fails each conformal limit, one by one and together, also for the analytic optimum."""
-    inputs = splits.validation.tensors[0]
     measures = [LearnedRisk(task.layer.W()), ChanceOfRefusal(task.market), LossOfUtility(task.market)]
-    certificates = il2o.conformal(measures, task.infer(inputs), level=LEVEL)
+    certificates = il2o.conformal(measures, usual, level=LEVEL)
     analytic = optimal_trade(task.market, samples.batch[0][:, : len(task.market.prices)].double())
     shares = {}
     for name, answers in (("conformal", samples.answer.double()), ("conformal_analytic", analytic)):

@@ -1,7 +1,8 @@
 """The optimal trade where reserves are as observed and risk costs nothing, in closed form up to one bisection a pool.
 
 Pools share no constraint, so each is solved by itself. In a geometric pool the condition of optimality says what it holds
-afterwards, up to one number `lambda` that the mean fixes: the median of `lambda w fee / p`, `lambda w / p` and what it held. An arithmetic pool trades at one price until it is empty.
+afterwards, up to one number `lambda` that the mean fixes: the median of `lambda w fee / p`, `lambda w / p` and what it
+held. An arithmetic pool trades at one price until it is empty.
 
 Source: G. Angeris et al., Constant function market makers (2022), section 3.2, for the conditions of optimality.
 """
@@ -25,8 +26,8 @@ def optimal_trade(
     Args:
         market: the network.
         reserves: `d`, positive.
-        slack: `(J,)` or one for all, in `[0, 1)`: each mean has to reach `1 + slack` times the present one (for an arithmetic
-            pool: rise by `slack <w, d>`), and that share of every reserve is left in the pool.
+        slack: `(J,)` or one for all, in `[0, 1)`: each mean has to reach `1 + slack` times the present one (for an
+            arithmetic pool: rise by `slack <w, d>`), and that share of every reserve is left in the pool.
 
     Example:
         >>> import torch
@@ -49,7 +50,7 @@ def optimal_trade(
 
 
 def _geometric(d: Tensor, w: Tensor, p: Tensor, fee: float, slack: Tensor) -> Tensor:
-    """`v` with `q = d + v`: `q = lambda w fee / p` where that is more than `d`, `lambda w / p` where that is less, else `d`."""
+    """`v = q - d`: `q = lambda w fee / p` where that exceeds `d`, `lambda w / p` where that is less, else `d`."""
     target = (w * d.log()).sum(1, keepdim=True) + w.sum() * torch.log1p(slack)
     middle = (d * p / w).log().mean(1, keepdim=True)
     low, high = middle - _RANGE, middle + _RANGE

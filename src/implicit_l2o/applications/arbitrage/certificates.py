@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -107,4 +106,3 @@ def fixed(market: Market) -> tuple[il2o.Certificate, ...]:
         il2o.Certificate(FallAsSeen(market), il2o.Threshold(MOST_FALL)),
         il2o.Certificate(LossOfUtility(market), il2o.Threshold(0.0)),
     )
-

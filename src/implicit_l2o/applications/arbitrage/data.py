@@ -47,8 +47,8 @@ class ArbitrageData(AbstractData):
         train: int = 3500,
         validation: int = 1500,
         test: int = 500,
-        batch_size: int = 100,
-        evaluation_batch: int = 250,
+        batch_size: int = 175,
+        evaluation_batch: int = 500,
         seed: int | None = None,
     ) -> None:
         super().__init__(batch_size=batch_size, evaluation_batch=evaluation_batch, seed=seed)

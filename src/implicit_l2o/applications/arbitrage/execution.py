@@ -70,9 +70,10 @@ class Market:
     ) -> Float[Tensor, " B"]:
         """A bound on the chance that a pool refuses: the sum of the chances that each of its demands is not met.
 
-        Every reserve is seen with an independent relative error of standard deviation `volatility`. To first order a margin `m`
-        then changes by `volatility s`, so its chance is `Phi(-m / (volatility s))`: for the mean of a geometric pool
-        `s = |w v / (d + v)|`, for the payout of an arithmetic one `s = y / d`. The mean of an arithmetic pool does not change.
+        Every reserve is seen with an independent relative error of standard deviation `volatility`. To first order a
+        margin `m` then changes by `volatility s`, so its chance is `Phi(-m / (volatility s))`: for the mean of a geometric
+        pool `s = |w v / (d + v)|`, for the payout of an arithmetic one `s = y / d`. The mean of an arithmetic pool does not
+        change.
         """
         s = self.structure
         after = seen + s.fees * trade[:, 0] - trade[:, 1]

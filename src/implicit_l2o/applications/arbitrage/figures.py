@@ -36,9 +36,14 @@ def risk_and_profit(task: "ArbitrageTask", samples: Samples) -> tuple[Figure, st
         for which, marker, face in ((executed, "o", colour), (~executed, "x", colour)):
             count = int(which.sum())
             name = f"{label}, {'executed' if marker == 'o' else 'refused'}: {count}"
-            ax.scatter(chance[which], utility[which], s=16, marker=marker, color=face, alpha=0.55, linewidths=1.0, label=name)
+            ax.scatter(
+                chance[which], utility[which], s=16, marker=marker, color=face, alpha=0.55, linewidths=1.0, label=name
+            )
     ax.set_xscale("log")
-    ax.set(xlabel="bound on the chance that a pool refuses, reserves seen to 0.1 %", ylabel="utility of the trade, if executed")
+    ax.set(
+        xlabel="bound on the chance that a pool refuses, reserves seen to 0.1 %",
+        ylabel="utility of the trade, if executed",
+    )
     _plain(ax)
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return figure, (
@@ -66,8 +71,8 @@ def pools(network: PoolNetwork, market: Market, samples: Samples) -> tuple[Figur
     ax.legend(frameon=False, loc="upper left")
     _plain(ax)
     return figure, (
-        "Where the utility comes from. An arithmetic pool trades at one price until it is empty, so a price that differs from "
-        "the trader's is worth the most there."
+        "Where the utility comes from. An arithmetic pool trades at one price until it is empty, so a price that differs "
+        "from the trader's is worth the most there."
     )
 
 

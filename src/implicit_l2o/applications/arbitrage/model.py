@@ -1,4 +1,4 @@
-"""From observed reserves `d` to a trade: `(x, y) = argmax U(x, y) - |W (x - y)|^2 / 2` over what the pools accept, with slack.
+"""From observed reserves `d` to a trade: `argmax U(x, y) - |W (x - y)|^2 / 2` over what the pools accept, with slack.
 
 `U = <p, y - x>` is known; learned are the risk `W`, one block a pool, and the slack, one number a pool, by which every mean
 has to rise because the reserves are seen with noise. Both act on the problem, so every answer is an optimal trade of some
@@ -19,17 +19,17 @@ from implicit_l2o.applications.arbitrage.execution import Market
 from implicit_l2o.applications.arbitrage.sets import LostUtility, PoolLimits, Structure, TradeBalance
 from implicit_l2o.data.pools import PoolNetwork
 
-_FLOOR = 0.5  # added to the Lipschitz constant in the step: without risk the utility is linear, and every step is allowed
+_FLOOR = 0.5  # added to the Lipschitz constant in the step: without risk the utility is linear, and any step is allowed
 _STEP = 1.9  # of the 2 that the theorem allows
-TYPICAL = 5e-4  # the volatility at which the conditioned slack is what its first number says; the mean of the published data
+TYPICAL = 5e-4  # the volatility at which a conditioned slack is its first number; the mean of the published data
 _MOST_SLACK = 0.5
 
 
 class ArbitrageLayer(nn.Module):
     """Reserves in, optimal trades out: a Davis-Yin splitting run to its tolerance, in float64.
 
-    The answer of an inference is `(B, 2, L)`, tendered and received amounts of tokens by place. The problem is solved in units of the
-    observed reserves, where all its sets have the same scale.
+    The answer of an inference is `(B, 2, L)`, tendered and received amounts of tokens by place. The problem is solved in
+    units of the observed reserves, where all its sets have the same scale.
 
     Args:
         network: of the pools.
@@ -67,10 +67,10 @@ class ArbitrageLayer(nn.Module):
         self,
         network: PoolNetwork,
         *,
-        slack: float = 5e-3,
-        risk: float = 0.03,
+        slack: float = 2e-3,
+        risk: float = 0.02,
         volatility: bool = False,
-        tolerance: float = 1e-7,
+        tolerance: float = 1e-6,
         max_steps: int = 3000,
         backward: il2o.AbstractBackward | None = None,
     ) -> None:
@@ -82,7 +82,7 @@ class ArbitrageLayer(nn.Module):
                 raise ValueError(f"ArbitrageLayer needs {name} > 0; got {name}={value}.")
         self.network = network
         self.backward_mode = il2o.Implicit() if backward is None else backward
-        self.solver = il2o.Anderson(il2o.Stopping(tolerance, 0.0, max_steps, check_every=10), memory=5)
+        self.solver = il2o.Anderson(il2o.Stopping(tolerance, 0.0, max_steps, check_every=10), memory=8)
         market = Market.of(network)
         structure = market.structure
         constants = {
@@ -133,28 +133,27 @@ class ArbitrageLayer(nn.Module):
         self,
         reserves: Float[Tensor, "B L"],
         volatility: Float[Tensor, "B 1"] | None = None,
-        *,
-        solver: il2o.AbstractFixedPointSolver | None = None,
     ) -> il2o.Inference:
         """The trades with their solve; `data` are the reserves. Gradients follow the grad mode.
 
         Args:
             reserves: as observed, positive.
             volatility: of the observation, relative; for a layer that is conditioned on it.
-            solver: another one, for a looser tolerance; None takes the layer's.
 
         Raises:
             ValueError: a reserve is not positive and finite, or the shape is not that of the network.
         """
         self.network.check_reserves(reserves)
         if volatility is not None and not bool((torch.isfinite(volatility) & (volatility >= 0)).all()):
-            raise ValueError(f"a volatility must be finite and not negative; the smallest is {float(volatility.min())}.")
+            raise ValueError(
+                f"a volatility must be finite and not negative; the smallest is {float(volatility.min())}."
+            )
         d = reserves.double()
         splitting = self.splitting(d, volatility)
         solution = il2o.solve(
             splitting,
             d.new_zeros(len(d), 4 * d.shape[1]),
-            solver=self.solver if solver is None else solver,
+            solver=self.solver,
             backward=self.backward_mode,
             on_failure="ignore",
         )

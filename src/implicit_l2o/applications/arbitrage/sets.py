@@ -5,7 +5,8 @@ there: `x` is tendered, `y` received, `v = fee x - y` what counts, and `z <= ln(
 pool then holds. The constraints of all pools are the intersection of two sets whose projections are elementwise or per pool.
 
 Source: H. Heaton and S. Wu Fung, Explainable AI via Learning to Optimize (Scientific Reports, 2023), appendix on
-cryptoasset trading. There the unit is a token, so that `v` and `z` differ in size by the reserves, and the splitting is slow.
+cryptoasset trading. There the unit is a token, so that `v` and `z` differ in size by the reserves, and the splitting is
+slow.
 """
 
 from dataclasses import dataclass, field
@@ -26,8 +27,8 @@ def project_log(
     """The nearest point of `{(q, z): z <= ln q}`, elementwise.
 
     Outside the set the nearest point is `(e^s, s)` with `G(s) = e^s (e^s - q) + s - z = 0`. Right of the root `G` is
-    increasing and convex, so Newton's method from an upper bound descends to it monotonically: that is the safeguard. The bound is
-    the smaller of `z` and, for a root above 0, `ln((q + sqrt(q^2 + 4 z)) / 2)`.
+    increasing and convex, so Newton's method from an upper bound descends to it monotonically: that is the safeguard. The
+    bound is the smaller of `z` and, for a root above 0, `ln((q + sqrt(q^2 + 4 z)) / 2)`.
 
     Derivatives are those of two more Newton steps, which have the exact first and second ones.
 

@@ -1,5 +1,6 @@
 """Learning to trade on noisy reserves: what the pools really held enters in training alone."""
 
+import dataclasses
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, final
@@ -23,10 +24,11 @@ from implicit_l2o.training import About, AbstractTask, Optimization, Samples, Sp
 
 _ABOUT = About(
     title="Arbitrage between market makers",
-    summary="From reserves that are seen with noise to trades that the pools accept. The optimal trade for what is seen leaves "
-    "no margin, and is refused; a learned slack and a learned risk make the problem's optimum one that is executed.",
+    summary="From reserves that are seen with noise to trades that the pools accept. The optimal trade for what is seen "
+    "leaves no margin, and is refused; a learned slack and a learned risk make the problem's optimum one that is executed.",
     problem=r"(x, y)(d) = \operatorname*{argmax}_{x, y} \; \langle p, y - x \rangle - \frac{1}{2} \| W (x - y) \|^2 "
-    r"\quad \text{s.t.} \quad \varphi_j(d + \gamma_j x - y) \ge (1 + \delta_j) \varphi_j(d), \; x \ge 0, \; 0 \le y \le (1 - \delta) d",
+    r"\quad \text{s.t.} \quad \varphi_j(d + \gamma_j x - y) \ge (1 + \delta_j) \varphi_j(d), "
+    r"\; x \ge 0, \; 0 \le y \le (1 - \delta) d",
     guarantees=(
         "What is tendered and received is not negative, exactly.",
         "Every pool would accept the trade at the reserves that are seen, with the learned slack to spare.",
@@ -103,8 +105,7 @@ class ArbitrageTask(AbstractTradeTask):
         risk: the diagonal of `W` at the start.
         volatility: condition the slack on the observed volatility: one more number a pool.
         temperature: of the smooth acceptance in the loss.
-        tolerance: of an inference, on the residual.
-        training_tolerance: of a solve in training.
+        tolerance: of a solve, on the residual, in units of the reserves; well below the slack.
         at_most: the share of refused trades that is promised when the model abstains (see `abstention`).
         confidence: of that promise.
         backward: None takes `Implicit()`.
@@ -126,12 +127,11 @@ class ArbitrageTask(AbstractTradeTask):
         self,
         *,
         network: str | None = None,
-        slack: float = 5e-3,
-        risk: float = 0.03,
+        slack: float = 2e-3,
+        risk: float = 0.02,
         volatility: bool = False,
         temperature: float = 5e-5,
-        tolerance: float = 1e-7,
-        training_tolerance: float = 1e-5,
+        tolerance: float = 1e-6,
         at_most: float = 0.01,
         confidence: float = 0.9,
         backward: il2o.AbstractBackward | None = None,
@@ -142,8 +142,6 @@ class ArbitrageTask(AbstractTradeTask):
             pools, slack=slack, risk=risk, volatility=volatility, tolerance=tolerance, backward=backward
         )
         super().__init__(layer, Market.of(pools), temperature=temperature, optimization=optimization)
-        stopping = il2o.Stopping(training_tolerance, 0.0, 1000, check_every=10)
-        self._solver = il2o.Anderson(stopping, memory=5)
         self._promise = (at_most, confidence)
 
     @property
@@ -153,16 +151,10 @@ class ArbitrageTask(AbstractTradeTask):
         return self.model
 
     def infer(self, d: Tensor) -> il2o.Inference:
-        """The trades, to the tolerance."""
-        return self._solve(d, self.layer.solver)
-
-    def training_inference(self, d: Tensor) -> il2o.Inference:
-        """The trades, to the training's tolerance."""
-        return self._solve(d, self._solver)
-
-    def validation_inference(self, d: Tensor) -> il2o.Inference:
-        """The trades, to the tolerance: a mean as seen decides whether a trade is executed."""
-        return self.infer(d)
+        """The trades; the measures see the inputs with the volatility."""
+        places = len(self.market.prices)
+        volatility = d[:, places:] if self.layer.power is not None else None
+        return dataclasses.replace(self.layer.inference(d[:, :places], volatility), data=d)
 
     def measures(self) -> Sequence[il2o.AbstractMeasure]:
         """The learned risk, and the chance of a refusal."""
@@ -172,13 +164,16 @@ class ArbitrageTask(AbstractTradeTask):
     @torch.no_grad()
     def findings(self, samples: Samples, splits: Splits) -> Mapping[str, Any]:
         """What is learned, what abstaining gives, and the certificates of the analytic optimum."""
+        inputs, reserves = splits.validation.tensors
+        usual = self.infer(inputs)
+        observed = self.layer.power is not None
         return {
             "slack": self.layer.log_slack.exp().tolist(),
             "power": [] if self.layer.power is None else self.layer.power.tolist(),
             "risk_norm": float(torch.linalg.matrix_norm(self.layer.W(), ord=2)),
-            "abstention": abstention(self, samples, splits, *self._promise, observed=self.layer.power is not None),
-            "abstention_volatility": abstention(self, samples, splits, *self._promise, observed=True),
-            **promises(self, samples, splits),
+            "abstention": abstention(self, samples, usual, reserves, *self._promise, observed=observed),
+            "abstention_volatility": abstention(self, samples, usual, reserves, *self._promise, observed=True),
+            **promises(self, samples, usual),
         }
 
     @torch.no_grad()
@@ -193,11 +188,3 @@ class ArbitrageTask(AbstractTradeTask):
             "Risk and profit": figures.risk_and_profit(self, samples),
             "Pools": figures.pools(self.layer.network, self.market, samples),
         }
-
-    def _solve(self, d: Tensor, solver: il2o.AbstractFixedPointSolver) -> il2o.Inference:
-        places = len(self.market.prices)
-        volatility = d[:, places:] if self.layer.power is not None else None
-        found = self.layer.inference(d[:, :places], volatility, solver=solver)
-        return il2o.Inference(
-            x=found.x, z=found.z, status=found.status, residual=found.residual, steps=found.steps, data=d
-        )

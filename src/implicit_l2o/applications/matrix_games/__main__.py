@@ -1,4 +1,4 @@
-"""All methods on games of 5 to 100 actions: `python -m implicit_l2o.applications.matrix_games`.
+"""All methods on games of 3 to 100 actions: `python -m implicit_l2o.applications.matrix_games`.
 
     python -m implicit_l2o.applications.matrix_games --assets docs/assets   # writes results/matrix_games.json
     python -m implicit_l2o.applications.matrix_games --tune                 # writes results/matrix_games_tuning.json
@@ -20,8 +20,8 @@ from implicit_l2o.applications.matrix_games.data import MatrixGameData
 from implicit_l2o.data.matrix_games import Kind
 from implicit_l2o.report import machine, write_json
 
-SIZES = (5, 10, 15, 20, 25, 50, 75, 100)
-_CYCLIC = ("payoff_jfb", "nfpn", "nfpn_cocoercive", "black_box")  # without entropy the others have no equations
+SIZES = (3, 5, 10, 15, 20, 25, 50, 75, 100)
+_CYCLIC = ("payoff_response", "nfpn", "nfpn_cocoercive", "black_box")  # Payoff-Net's equations need the entropy
 LABELS = {
     "payoff_response": "payoffs, response loss (ours)",
     "payoff_jfb": "payoffs, JFB (ours)",
@@ -79,8 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             references(data, folder)
             for name in missing:
                 run(name, data, folder, seconds=options.seconds, progress=sys.stderr.isatty())
-    cases = {"cyclic": (3, "cyclic")} | {f"n{actions}": (actions, "entropic") for actions in SIZES}
-    scores = collect(options.runs, cases, options.seeds)
+    every: dict[str, tuple[int, Kind]] = {"cyclic": (3, "cyclic")}
+    every |= {f"n{actions}": (actions, "entropic") for actions in SIZES}
+    scores = collect(options.runs, every, options.seeds)
     result = {
         "command": "python -m implicit_l2o.applications.matrix_games",
         "seeds": options.seeds,

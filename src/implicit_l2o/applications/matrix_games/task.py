@@ -14,6 +14,7 @@ from implicit_l2o.applications.matrix_games import figures
 from implicit_l2o.applications.matrix_games.certificates import PredictedGap, of_strategies, of_the_solve
 from implicit_l2o.applications.matrix_games.metrics import EquilibriumError, TrueGap
 from implicit_l2o.applications.matrix_games.model import FixedPointModel, PayoffModel, SoftmaxNetwork, payoff_network
+from implicit_l2o.games import MatrixGame
 from implicit_l2o.training import About, AbstractTask, Optimization, Samples, Splits
 
 _ABOUT = About(
@@ -101,18 +102,19 @@ class PayoffTask(AbstractGameTask):
     With `loss="response"` the exact strategies are to answer each other in the predicted game,
     `min sum u* log (u* / softmax(-B v* / t))`, and the same for the other player. That is convex in the payoffs, needs no
     solve in training and no backward mode: a game is seen through its equilibrium conditions (the likelihood of quantal
-    responses, McKelvey and Palfrey 1995). The other losses compare the solved equilibrium, through the backward mode.
+    responses, McKelvey and Palfrey 1995). Without entropy it is the square of what the players could gain in the predicted
+    game, relative to the size of its payoffs. The other losses compare the solved equilibrium, through the backward mode.
 
     Args:
         actions: of each player.
         hidden: of the payoff network; 0 for a linear one.
-        temperature: of the players' entropy; 0 for games without, which `"response"` does not take.
+        temperature: of the players' entropy; 0 for games without.
         loss: `"response"`, `"likelihood"` or `"squared"`.
         backward: None takes `JFB()`.
         optimization: AdamW and its schedule.
 
     Raises:
-        ValueError: an unknown loss, or one that needs entropy without it.
+        ValueError: an unknown loss.
 
     Example:
         >>> import torch
@@ -132,8 +134,6 @@ class PayoffTask(AbstractGameTask):
         backward: il2o.AbstractBackward | None = None,
         optimization: Optimization | None = None,
     ) -> None:
-        if temperature == 0 and loss == "response":
-            raise ValueError('PayoffTask needs temperature > 0 for loss="response"; got temperature=0.')
         model = PayoffModel(payoff_network(actions, hidden), actions, temperature=temperature, backward=backward)
         super().__init__(model, actions=actions, temperature=temperature, loss=loss, optimization=optimization)
 
@@ -158,6 +158,9 @@ class PayoffTask(AbstractGameTask):
         """See the class."""
         if self._loss != "response":
             return super().loss(inference, batch)
+        if self.temperature == 0:
+            size = inference.x.flatten(1).norm(dim=1).clamp_min(torch.finfo(inference.x.dtype).tiny)
+            return (MatrixGame(inference.x).exploitability(batch[1]) / size).square().mean()
         answers = response_logits(inference.x / self.temperature, batch[1])
         return divergence(answers.flatten(1), batch[1]).mean()
 
