@@ -1,7 +1,9 @@
-"""All methods on games of 3 to 100 actions: `python -m implicit_l2o.applications.matrix_games`.
+r"""All methods on games of 3 to 100 actions: `python -m implicit_l2o.applications.matrix_games`.
 
     python -m implicit_l2o.applications.matrix_games --assets docs/assets   # writes results/matrix_games.json
     python -m implicit_l2o.applications.matrix_games --tune                 # writes results/matrix_games_tuning.json
+    python -m implicit_l2o.applications.matrix_games --train 10 --validation 50 --sizes 25 --no-cyclic --seconds 2 \
+        --methods payoff_response black_box --name matrix_games_few --runs runs/matrix_games_few    # few training games
     python scripts/check_matrix_games.py                                    # computes its numbers again, from the answers
 
 It can be interrupted: what was trained is on file, and is not trained again.
@@ -52,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--runs", type=Path, default=Path("runs/matrix_games"), metavar="FOLDER")
     parser.add_argument("--out", type=Path, default=Path("results"), metavar="FOLDER")
+    parser.add_argument("--name", default="matrix_games", help="of the file of results")
     parser.add_argument("--assets", type=Path, default=None, metavar="FOLDER", help="for the figure")
     return parser
 
@@ -88,10 +91,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "games": sizes,
         "target": TARGET,
         "stop": STOP,
+        "caps": {
+            name: method.seconds if options.seconds is None else options.seconds for name, method in METHODS.items()
+        },
         "cases": scores,
         "machine": machine(),
     }
-    write_json(options.out / "matrix_games.json", result)
+    write_json(options.out / f"{options.name}.json", result)
     if options.assets is not None:
         by_size = {case[1:]: rows for case, rows in scores.items() if case != "cyclic"}
         figures.errors(LABELS, by_size, TARGET).savefig(options.assets / "matrix_games_errors.svg")

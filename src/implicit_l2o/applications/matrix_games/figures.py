@@ -78,7 +78,7 @@ def errors(methods: Mapping[str, str], sizes: Mapping[str, Mapping[str, Any]], t
         if rows and "seconds" in rows[0]:
             right.plot(counts, [np.mean(row["seconds"]) for row in rows], **style)
     left.axhline(target, color="#333333", linewidth=0.8)
-    for ax, label in ((left, "test error (mean square)"), (right, "seconds of training, to the target or the cap")):
+    for ax, label in ((left, "test error (mean square)"), (right, "seconds of training")):
         ax.set_xscale("log")
         ax.set_yscale("log")
         ax.set_xticks([5, 10, 25, 50, 100], ["5", "10", "25", "50", "100"])
