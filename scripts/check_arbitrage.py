@@ -44,7 +44,7 @@ def mean(kind: str, held: Array, weights: Array) -> Array:
 
 def executed(trade: Array, reserves: Array, lenient: float) -> NDArray[np.bool_]:
     """Which trades `(N, 2, 11)` every pool accepts at the reserves `(N, 11)`, if it overlooks a fall of `lenient`."""
-    accepted, at = np.isfinite(trade).all((1, 2)), 0
+    accepted, at = np.ones(len(trade), dtype=np.bool_), 0
     for kind, tokens, weights, fee in POOLS:
         here = slice(at, at + len(tokens))
         at += len(tokens)
@@ -52,7 +52,7 @@ def executed(trade: Array, reserves: Array, lenient: float) -> NDArray[np.bool_]
         after = before + fee * trade[:, 0, here] - trade[:, 1, here]
         most = (1 - lenient) * mean(kind, before, w)
         accepted &= (mean(kind, after, w) >= most) & (after >= -lenient * before).all(1)
-    return accepted
+    return accepted & np.isfinite(trade).all((1, 2))
 
 
 def worth(trade: Array) -> Array:
