@@ -56,7 +56,7 @@ docs: setup  ## build the documentation: site/index.html
 	$(BIN)/python -m mkdocs build --strict
 
 bench: setup  ## measure again what the benchmarks write to results/ (the peers: pip install -e '.[bench]')
-	set -e; for name in memory_depth overhead decoders path_epochs projectors lp_steps lp_layers; do $(BIN)/python -m benchmarks.$$name; done
+	set -e; for name in memory_depth overhead decoders path_epochs projectors assignment lp_steps lp_layers; do $(BIN)/python -m benchmarks.$$name; done
 
 SEEDED = $(BIN)/il2o run experiments/$(1).yaml --seeds $(2) --folder runs/$(1) --overwrite $(3) && $(BIN)/python scripts/keep.py runs/$(1)
 
@@ -101,6 +101,17 @@ results: setup  ## run the experiments of the tables again, some hours, and fill
 	$(BIN)/python scripts/ct_certificates.py runs/ct_64 --beside runs/ct_baselines_64
 	$(BIN)/python -m benchmarks.ct_solvers
 	$(BIN)/python -m implicit_l2o.applications.ct.classical_table
+	$(BIN)/python -m implicit_l2o.applications.matrix_games --tune
+	$(BIN)/python -m implicit_l2o.applications.matrix_games --seeds 11 12 13 --assets docs/assets
+	$(BIN)/python -m implicit_l2o.applications.matrix_games --train 10 --validation 50 --sizes 25 --no-cyclic --seconds 2 \
+		--methods payoff_response black_box --name matrix_games_few --runs runs/matrix_games_few
+	$(BIN)/python scripts/check_matrix_games.py
+	$(BIN)/python -m benchmarks.traffic_data --cache runs/traffic_data
+	set -e; for name in toy SiouxFalls Eastern-Massachusetts Berlin-Friedrichshain Berlin-Tiergarten Anaheim; do \
+		$(BIN)/python -m implicit_l2o.applications.traffic $$name; $(BIN)/python scripts/check_traffic.py $$name; done
+	$(call SEEDED,arbitrage,$(shell seq -s , 0 4),) --figures risk_and_profit pools
+	$(call SEEDED,arbitrage_volatility,$(shell seq -s , 0 4),)
+	$(BIN)/python scripts/check_arbitrage.py runs/arbitrage
 	$(BIN)/python scripts/render.py
 
 lock:  ## resolve constraints.txt anew, for every extra, in an environment of its own

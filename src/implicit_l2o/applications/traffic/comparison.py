@@ -55,13 +55,13 @@ def _latency(road: Road, loss: Literal["fenchel_young", "solution"]) -> Equilibr
 
 METHODS: Mapping[str, Method] = {
     "latency": Method(lambda road: _latency(road, "fenchel_young"), batch=4),
-    "latency_jfb": Method(lambda road: _latency(road, "solution"), batch=4, share=0.5),
+    "latency_jfb": Method(lambda road: _latency(road, "solution"), batch=4),
     "affine_jfb": Method(
         lambda road: EquilibriumTask(road=road, form="affine", loss="solution", hidden=(64,), optimization=_rate(5e-3)),
         batch=10,
         share=0.3,
     ),
-    "black_box": Method(lambda road: FlowTask(road=road, hidden=(64,), optimization=_rate(3e-3)), batch=20, share=0.1),
+    "black_box": Method(lambda road: FlowTask(road=road, hidden=(64,), optimization=_rate(3e-3)), batch=20),
 }
 
 
