@@ -1,6 +1,6 @@
 """Seconds to a relative gap: the path-based solver against Frank-Wolfe and its conjugate variants, side by side.
 
-    OMP_NUM_THREADS=1 taskset -c 0 python -m benchmarks.assignment --folder shared/data/tntp
+    OMP_NUM_THREADS=1 python -m benchmarks.assignment --folder shared/data/tntp
 
 Writes `results/assignment.json`. Every method starts from nothing, on the same compiled shortest paths. The methods of a
 network run in turns, and the least processor time over the turns counts, since other work on the machine only adds. A method

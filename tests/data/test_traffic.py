@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,14 @@ from implicit_l2o.data.traffic import (
     toy_contexts,
     toy_network,
 )
-from implicit_l2o.games import gaps, user_equilibria, user_equilibrium
+from implicit_l2o.games import (
+    Assignments,
+    PolynomialLatency,
+    TrafficNetwork,
+    gaps,
+    user_equilibria,
+    user_equilibrium,
+)
 
 pytest.importorskip("numba", reason="numba is in the extra 'exact'")
 
@@ -117,6 +125,45 @@ def test_the_cache_is_used_extended_and_keyed(tmp_path: Path, monkeypatch: pytes
         assert not np.array_equal(equilibrium_data(changed, train=3, **counts).train.flow, whole.flow[:3])
     again = equilibrium_data(model, train=3, seed=1, **counts).train
     assert not np.array_equal(again.d, whole.d[:3])
+
+
+def test_a_run_that_was_broken_off_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = toy_contexts()
+    whole = equilibrium_data(model, train=10, validation=0, test=0, cache=tmp_path / "whole").train
+    monkeypatch.setattr(traffic, "_SAVED", 4)
+    solve, sizes = traffic.user_equilibria, []
+
+    def breaks(network: TrafficNetwork, latency: PolynomialLatency, **options: Any) -> Assignments:
+        sizes.append(latency.batch[0])
+        if len(sizes) == 3:
+            raise KeyboardInterrupt
+        return solve(network, latency, **options)
+
+    monkeypatch.setattr(traffic, "user_equilibria", breaks)
+    for _ in range(2):
+        try:
+            found = equilibrium_data(model, train=10, validation=0, test=0, cache=tmp_path).train
+        except KeyboardInterrupt:
+            continue
+        np.testing.assert_array_equal(found.flow, whole.flow)
+    assert sizes == [4, 4, 2, 2]
+
+
+def test_a_sample_that_stalls_is_solved_from_another_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = toy_contexts()
+    whole = equilibrium_data(model, train=6, validation=0, test=0, cache=tmp_path / "whole").train
+    solve = traffic.user_equilibria
+
+    def stalls(network: TrafficNetwork, latency: PolynomialLatency, **options: Any) -> Assignments:
+        found = solve(network, latency, **options)
+        found.status[[1, 4]] = 2
+        found.flow[[1, 4]] += 0.1
+        return found
+
+    monkeypatch.setattr(traffic, "user_equilibria", stalls)
+    found = equilibrium_data(model, train=6, validation=0, test=0, cache=tmp_path).train
+    np.testing.assert_allclose(found.flow, whole.flow, rtol=1e-6)
+    assert found.gap.max() <= TOLERANCE
 
 
 def test_a_damaged_cache_says_so(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import implicit_l2o as il2o
 from implicit_l2o.data.tntp import load
+from implicit_l2o.data.traffic import public_contexts
 from implicit_l2o.games import PolynomialLatency, TrafficNetwork, gaps, user_equilibria, user_equilibrium
 
 pytest.importorskip("numba", reason="numba is in the extra 'exact'")
@@ -188,6 +189,15 @@ def test_the_published_objectives(name: str, beckmann: float, tolerance: float, 
     assert found.beckmann == pytest.approx(beckmann, rel=max(tolerance, 1e-12))
     assert gaps.relative_gap(network, found.flow, found.times) == pytest.approx(found.gap, abs=1e-13)
     assert gaps.conservation_violation(network, found.flow) < 1e-13
+
+
+def test_pairs_that_compete_for_the_same_links(tntp_folder: Path) -> None:
+    """Contexts of Anaheim at which shifts within pairs alone, or Newton steps without a change of basis, come to a halt."""
+    model = public_contexts("Anaheim", tntp_folder)
+    latency = model.latency(model.draw(1000, seed=(0, 1))[[20, 248, 292, 906]])
+    found = user_equilibria(model.network, latency, tolerance=1e-13, max_steps=25)
+    assert found.converged.all()
+    assert np.abs(gaps.relative_gap(model.network, found.flow, found.times)).max() < 1e-12
 
 
 @pytest.mark.parametrize("name", ["Berlin-Friedrichshain", "Berlin-Tiergarten", "Eastern-Massachusetts"])
