@@ -61,7 +61,7 @@ METHODS: Mapping[str, Method] = {
         batch=10,
         share=0.3,
     ),
-    "black_box": Method(lambda road: FlowTask(road=road, hidden=(64,), optimization=_rate(3e-3)), batch=20, share=0.1),
+    "black_box": Method(lambda road: FlowTask(road=road, hidden=(64,), optimization=_rate(3e-3)), batch=20, share=0.2),
 }
 
 
