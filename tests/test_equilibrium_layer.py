@@ -166,6 +166,18 @@ def test_an_exact_solve_is_a_fixed_point_where_the_loop_ends_at_once():
     assert int(again.steps.max()) == 1
 
 
+def test_exact_flows_are_those_of_the_fixed_point():
+    pytest.importorskip("numba")
+    layer = EquilibriumLayer(BRAESS, exact=True, gap=1e-8)
+    found = layer.exact_flows(braess_cost())
+    torch.testing.assert_close(found.x, layer(braess_cost()).x, atol=1e-6, rtol=0)
+    assert found.residual is not None
+    assert float(found.residual.max()) <= 1e-8
+    assert bool(found.valid.all())
+    with pytest.raises(ValueError, match="exact=True"):
+        EquilibriumLayer(BRAESS).exact_flows(braess_cost())
+
+
 @pytest.mark.bad_input
 def test_bad_input_is_refused():
     with pytest.raises(TypeError, match="takes a TrafficNetwork; got str"):

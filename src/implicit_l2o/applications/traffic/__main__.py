@@ -30,12 +30,12 @@ from implicit_l2o.applications.traffic.model import Road
 from implicit_l2o.report import machine, write_json
 
 SECONDS = {  # of the processor, for the training of a structured model
-    "toy": 20.0,
-    "SiouxFalls": 90.0,
-    "Eastern-Massachusetts": 90.0,
-    "Berlin-Friedrichshain": 90.0,
-    "Berlin-Tiergarten": 90.0,
-    "Anaheim": 180.0,
+    "toy": 40.0,
+    "SiouxFalls": 70.0,
+    "Eastern-Massachusetts": 150.0,
+    "Berlin-Friedrichshain": 150.0,
+    "Berlin-Tiergarten": 150.0,
+    "Anaheim": 240.0,
 }
 
 

@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 import implicit_l2o as il2o
-from implicit_l2o.games import PolynomialCost, TrafficNetwork, gaps
+from implicit_l2o import games
+from implicit_l2o.games import PolynomialCost, TrafficNetwork
 
 WARDROP = "Wardrop gap under the predicted times"
 CONSERVATION = "violation of conservation"
@@ -35,7 +36,7 @@ class WardropGap(il2o.AbstractMeasure):
             return torch.full((len(inference.x),), torch.nan)
         flow = inference.x.detach().double()
         times = inference.data.apply(flow).detach().cpu().numpy()
-        return torch.as_tensor(gaps.relative_gap(self.network, flow.cpu().numpy(), times)).float()
+        return torch.as_tensor(games.gaps.relative_gap(self.network, flow.cpu().numpy(), times)).float()
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +53,7 @@ class FlowConservation(il2o.AbstractMeasure):
 
     def __call__(self, inference: il2o.Inference) -> Float[Tensor, " B"]:
         """The largest difference, per sample."""
-        found = gaps.conservation_violation(self.network, inference.x.detach().cpu().double().numpy())
+        found = games.gaps.conservation_violation(self.network, inference.x.detach().cpu().double().numpy())
         return torch.as_tensor(found).float()
 
 

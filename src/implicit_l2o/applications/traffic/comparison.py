@@ -14,12 +14,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 import implicit_l2o as il2o
+from implicit_l2o import games
 from implicit_l2o.applications.traffic.data import TrafficData
 from implicit_l2o.applications.traffic.metrics import scores
 from implicit_l2o.applications.traffic.model import Road, true_latency
 from implicit_l2o.applications.traffic.task import AbstractTrafficTask, EquilibriumTask, FlowTask
 from implicit_l2o.data.traffic import TrafficContexts
-from implicit_l2o.games import PolynomialLatency, TrafficNetwork, gaps, user_equilibria
+from implicit_l2o.games import PolynomialLatency, TrafficNetwork, user_equilibria
 from implicit_l2o.training import Optimization, TimeLimit, count_parameters, fit
 from implicit_l2o.training.fit import one_thread, quiet
 
@@ -34,12 +35,10 @@ class Method:
     Args:
         make: the task, its weights initialised by PyTorch's global generator.
         batch: contexts of a training step.
-        share: of the seconds that the first method takes.
     """
 
     make: Callable[[Road], AbstractTrafficTask]
     batch: int = 4
-    share: float = 1.0
 
 
 def _rate(rate: float, decay: float = 0.0) -> Optimization:
@@ -59,7 +58,6 @@ METHODS: Mapping[str, Method] = {
     "affine_jfb": Method(
         lambda road: EquilibriumTask(road=road, form="affine", loss="solution", hidden=(64,), optimization=_rate(5e-3)),
         batch=10,
-        share=0.3,
     ),
     "black_box": Method(lambda road: FlowTask(road=road, hidden=(64,), optimization=_rate(3e-3)), batch=20),
 }
@@ -104,8 +102,8 @@ class Scenario:
         """Scores, Wardrop gap under the true times and violation of conservation of predicted flows."""
         kept = self.kept
         x, true = x[:, kept], self.flow[:, kept]
-        gap = gaps.relative_gap(self.network, x, self.latency().value(x))
-        violation = gaps.conservation_violation(self.network, x)
+        gap = games.gaps.relative_gap(self.network, x, self.latency().value(x))
+        violation = games.gaps.conservation_violation(self.network, x)
         return {
             **scores(torch.as_tensor(x), torch.as_tensor(true)),
             "wardrop_gap": float(gap.mean()),
@@ -139,7 +137,7 @@ def busiest(network: TrafficNetwork, flow: Float[np.ndarray, " E"]) -> int:
         if network.b[link] * network.free_flow_time[link] == 0:
             continue
         rest = network.without(int(link))
-        times = gaps.shortest_times(rest, rest.free_flow_time)
+        times = games.gaps.shortest_times(rest, rest.free_flow_time)
         if np.isfinite(times[:, : network.zones][network.between[network.origins] > 0]).all():
             return int(link)
     raise ValueError(f"{network.name} has no link that all trips can do without.")
@@ -221,7 +219,7 @@ def run(
     torch.manual_seed(data.run_seed)
     task = METHODS[method].make(road)
     data.batch_size = METHODS[method].batch
-    convergence, limit = Convergence(), TimeLimit(seconds * METHODS[method].share, anneal=True, processor=True)
+    convergence, limit = Convergence(), TimeLimit(seconds, anneal=True, processor=True)
     began = time.process_time()
     with quiet(), one_thread():
         training = fit(task, data, epochs=epochs, callbacks=[convergence, limit], progress=progress, label=method)
