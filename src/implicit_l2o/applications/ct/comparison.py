@@ -198,7 +198,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     delta = first["extra"]["delta"] if options.delta is None else options.delta
     angles, size = answers.d.shape[1], answers.truth.shape[-1]
     A = scanner(size, angles)
-    limit = noise_quantile(answers.truth, answers.d, A) if options.noise_limit is None else options.noise_limit
+    limit = options.noise_limit
+    if limit is None and not first["extra"]["delta"] == 0:  # without noise there is nothing to compare with
+        limit = noise_quantile(answers.truth, answers.d, A)
     table = method_table(answers, A, delta=delta, reference=options.reference, noise_limit=limit)
     setting = {
         "size": size,

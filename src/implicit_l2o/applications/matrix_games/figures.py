@@ -71,11 +71,13 @@ def errors(methods: Mapping[str, str], sizes: Mapping[str, Mapping[str, Any]], t
     handles: Sequence[Any] = []
     for (name, label), (colour, marker, line) in zip(methods.items(), _STYLES, strict=False):
         counts = sorted((int(n) for n, rows in sizes.items() if name in rows), key=int)
+        if not counts:
+            continue
         rows = [sizes[str(n)][name] for n in counts]
         style = {"color": colour, "marker": marker, "linestyle": line, "markersize": 4, "label": label}
         (handle,) = left.plot(counts, [np.mean(row["mse"]) for row in rows], **style)
         handles = [*handles, handle]
-        if rows and "seconds" in rows[0]:
+        if "seconds" in rows[0]:
             right.plot(counts, [np.mean(row["seconds"]) for row in rows], **style)
     left.axhline(target, color="#333333", linewidth=0.8)
     for ax, label in ((left, "test error (mean square)"), (right, "seconds of training")):
