@@ -199,7 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     angles, size = answers.d.shape[1], answers.truth.shape[-1]
     A = scanner(size, angles)
     limit = options.noise_limit
-    if limit is None and not first["extra"]["delta"] == 0:  # without noise there is nothing to compare with
+    if limit is None and first["extra"]["delta"] != 0:  # without noise there is nothing to compare with
         limit = noise_quantile(answers.truth, answers.d, A)
     table = method_table(answers, A, delta=delta, reference=options.reference, noise_limit=limit)
     setting = {
