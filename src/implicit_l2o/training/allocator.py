@@ -10,7 +10,7 @@ _PAD = 2**26
 
 
 def keep_freed_memory() -> bool:
-    """Let this process keep what it frees: fresh pages for every large temporary made an iteration up to twice as slow.
+    """Let this process keep what it frees: fresh pages for every large temporary can cost more than its values.
 
     By default glibc maps each block above 128 KiB to 32 MiB anew, and every page is then cleared by the system at its first
     use. The process keeps its peak instead. Nothing changes where `MALLOC_MMAP_THRESHOLD_` or `MALLOC_TRIM_THRESHOLD_` is
