@@ -1,6 +1,6 @@
 """What keeping freed memory saves: three operations on large tensors, each setting in a process of its own, in turns.
 
-    OMP_NUM_THREADS=1 taskset -c 0 python -m benchmarks.allocator    # writes results/allocator.json
+OMP_NUM_THREADS=1 taskset -c 0 python -m benchmarks.allocator    # writes results/allocator.json
 """
 
 import argparse
