@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import implicit_l2o as il2o
-from implicit_l2o.games import EquilibriumLayer, OnTotalFlow, PolynomialCost, TrafficNetwork, flow_units
+from implicit_l2o.games import BlockSum, EquilibriumLayer, InUnits, PolynomialCost, TrafficNetwork, flow_units
 
 TIGHT = il2o.KrasnoselskiiMann(il2o.Stopping(atol=0.0, rtol=1e-9, max_steps=20_000))
 
@@ -116,7 +116,7 @@ def test_the_operator_on_blocks_is_cocoercive_with_the_stated_constant(seed):
         power=(1.0, 4.0),
         limit=torch.full((E,), 1.5).double(),
     )
-    F = OnTotalFlow(cost, 0.5 + torch.rand(E).double(), K)
+    F = BlockSum(InUnits(cost, 0.5 + torch.rand(E).double()), K)
     x, y = torch.rand(2, 4, K, E).double()
     change, rise = x - y, F.apply(x) - F.apply(y)
     beta = F.cocoercivity

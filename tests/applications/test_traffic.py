@@ -25,7 +25,7 @@ from implicit_l2o.applications.traffic.metrics import RelativeError, SquaredErro
 from implicit_l2o.applications.traffic.model import AffineNetwork, LatencyNetwork
 from implicit_l2o.data.traffic import contexts
 from implicit_l2o.games import PolynomialCost, TrafficNetwork, gaps
-from implicit_l2o.training import Optimization, fit
+from implicit_l2o.training import Convergence, Optimization, fit
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 ROAD = Road("toy")
@@ -59,7 +59,7 @@ def test_an_untrained_model_answers_with_the_equilibrium_of_the_network(form):
 def test_every_loss_learns_and_every_solve_meets_the_tolerance(cache, options, rate):
     torch.manual_seed(0)
     task = EquilibriumTask(road=ROAD, optimization=Optimization(learning_rate=rate), **options)
-    convergence = comparison.Convergence()
+    convergence = Convergence()
     training = fit(task, data(cache), epochs=4, callbacks=[convergence], progress=False)
     first, last = (training.history[i]["val/relative_error"] for i in (0, -1))
     constant = scores(task.constant(data(cache).splits.train).expand(10, -1), data(cache).splits.validation.tensors[1])

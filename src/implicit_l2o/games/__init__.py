@@ -7,7 +7,7 @@ from implicit_l2o.games.assignment import PathFlows as PathFlows
 from implicit_l2o.games.assignment import user_equilibria as user_equilibria
 from implicit_l2o.games.assignment import user_equilibrium as user_equilibrium
 from implicit_l2o.games.equilibrium_layer import EquilibriumLayer as EquilibriumLayer
-from implicit_l2o.games.equilibrium_layer import OnTotalFlow as OnTotalFlow
+from implicit_l2o.games.equilibrium_layer import InUnits as InUnits
 from implicit_l2o.games.exact_start import flow_units as flow_units
 from implicit_l2o.games.flow_set import Conservation as Conservation
 from implicit_l2o.games.flow_set import OriginFlows as OriginFlows

@@ -21,6 +21,7 @@ from implicit_l2o.certificates.base import Inference
 from implicit_l2o.games.assignment import user_equilibria, user_equilibrium
 from implicit_l2o.games.exact_start import fixed_points, latencies
 from implicit_l2o.games.flow_set import OriginFlows
+from implicit_l2o.games.minkowski import BlockSum
 from implicit_l2o.games.polynomial_cost import PolynomialCost
 from implicit_l2o.games.traffic_network import TrafficNetwork
 from implicit_l2o.layer import OnFailure, report, solve
@@ -33,56 +34,51 @@ from implicit_l2o.splittings.davis_yin import DavisYin
 
 @final
 @dataclass(frozen=True, eq=False)
-class OnTotalFlow(AbstractMonotone):
-    """`F` of the total flow as an operator on blocks `(B, K, E)`: `x -> A^T F(A x)`, `A x = sum_k x_k`.
+class InUnits(AbstractMonotone):
+    """`F` of total flows in units of the links, `v -> D F(D v)` with `D = diag(unit)`.
 
-    As `|A|^2 = K`, its cocoercivity is that of `F` divided by `K`, and so is the step that it permits. Blocks are in units
-    of the links: with `D = diag(unit)` the operator is `D F(D v)`, whose constants for a separable `F` are those of
-    `unit^2 F'`, link by link.
+    For a separable `F` the constants are those of `unit^2 F'`, link by link.
 
     Args:
         F: on total flows `(B, E)`.
         unit: of every link.
-        blocks: their number `K`.
 
     Example:
         >>> import torch, implicit_l2o as il2o
-        >>> from implicit_l2o.games import OnTotalFlow
-        >>> F = OnTotalFlow(il2o.QuadraticCost(linear=torch.zeros(2), diagonal=1.0), torch.ones(2), blocks=4)
-        >>> F.cocoercivity, F.apply(torch.ones(1, 4, 2))[0, 0]
-        (0.25, tensor([4., 4.]))
+        >>> from implicit_l2o.games import InUnits
+        >>> F = InUnits(il2o.QuadraticCost(linear=torch.zeros(2), diagonal=1.0), torch.tensor([1.0, 2.0]))
+        >>> F.cocoercivity, F.apply(torch.ones(1, 2))
+        (0.25, tensor([[1., 4.]]))
     """
 
     F: AbstractMonotone = field(metadata={"own_domain": True})
     unit: Float[Tensor, " E"]
-    blocks: int
 
     @property
     def lipschitz(self) -> Scalar | None:
-        """`K` times that of `F`, in units of the links."""
+        """That of `unit^2 F'` where `F` is separable, else that of `F` times the largest unit squared."""
         if isinstance(self.F, PolynomialCost):
             largest = (self.unit.square() * self.F.steepest).amax(-1)
             if not bool(torch.isfinite(largest).all()):
                 return None
-            return self.blocks * (float(largest) if largest.ndim == 0 else largest)
+            return float(largest) if largest.ndim == 0 else largest
         constant = self.F.lipschitz
-        return None if constant is None else self.blocks * float(self.unit.max()) ** 2 * constant
+        return None if constant is None else float(self.unit.max()) ** 2 * constant
 
     @property
     def cocoercivity(self) -> Scalar | None:
-        """That of `F` divided by `K`, in units of the links."""
+        """As `lipschitz`; of a gradient its reciprocal."""
         if isinstance(self.F, PolynomialCost):  # a gradient
             constant = self.lipschitz
             if constant is None:
                 return None
             return 1.0 / constant if isinstance(constant, Tensor) or constant > 0 else math.inf
         beta = self.F.cocoercivity
-        return None if beta is None else beta / (self.blocks * float(self.unit.max()) ** 2)
+        return None if beta is None else beta / float(self.unit.max()) ** 2
 
-    def apply(self, x: Float[Tensor, "B *shape"]) -> Float[Tensor, "B *shape"]:
-        """The cost of the total flow, the same for every block."""
-        cost = self.unit * self.F.apply(self.unit * x.sum(1))
-        return cost[:, None].expand(x.shape)
+    def apply(self, x: Float[Tensor, "B E"]) -> Float[Tensor, "B E"]:
+        """`D F(D v)`."""
+        return self.unit * self.F.apply(self.unit * x)
 
 
 @final
@@ -226,7 +222,7 @@ class EquilibriumLayer(nn.Module):
         """The splitting over blocks in units of the links, in the dtype and on the device of `like`."""
         trips = torch.as_tensor(self.network.trips).to(like) if trips is None else trips
         problem = Problem(
-            F=OnTotalFlow(F, self.flows.units(like), self.flows.blocks),
+            F=BlockSum(InUnits(F, self.flows.units(like)), self.flows.blocks),
             g=self.flows.bounds(like, closed),
             h=self.flows.conservation(trips),
         )

@@ -11,6 +11,7 @@ from implicit_l2o.training.board import BoardLogger as BoardLogger
 from implicit_l2o.training.calibrate import Calibrate as Calibrate
 from implicit_l2o.training.calibrate import Calibration as Calibration
 from implicit_l2o.training.callbacks import CollectSamples as CollectSamples
+from implicit_l2o.training.callbacks import Convergence as Convergence
 from implicit_l2o.training.callbacks import EpochTimer as EpochTimer
 from implicit_l2o.training.callbacks import GradientCosine as GradientCosine
 from implicit_l2o.training.callbacks import SolverProgressBar as SolverProgressBar

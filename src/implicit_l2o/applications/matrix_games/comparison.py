@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import EarlyStopping
@@ -18,7 +17,7 @@ from implicit_l2o.applications.matrix_games.baselines import PayoffNetTask
 from implicit_l2o.applications.matrix_games.data import MatrixGameData
 from implicit_l2o.applications.matrix_games.task import AbstractGameTask, BlackBoxTask, FixedPointTask, PayoffTask
 from implicit_l2o.data.matrix_games import Kind
-from implicit_l2o.training import Optimization, TimeLimit, count_parameters, fit
+from implicit_l2o.training import Convergence, Optimization, TimeLimit, count_parameters, fit
 from implicit_l2o.training.fit import one_thread, quiet
 
 TARGET = 1e-5  # of the test error
@@ -100,47 +99,6 @@ METHODS: Mapping[str, Method] = {
     "black_box": Method(_black_box, _grid((3e-3, 1e-2), _BOTH), Setting(1e-2, "likelihood"), 12.0),
 }
 CONSTANT = "constant"
-
-
-class Convergence(pl.Callback):
-    """Keeps, for every epoch, the smallest share of samples of a batch whose solve met its tolerance."""
-
-    def __init__(self) -> None:
-        self.training: list[float] = []
-        self.validation: list[float] = []
-        self._open = {"training": 1.0, "validation": 1.0}
-        self._seen = {"training": False, "validation": False}
-
-    def _look(self, stage: str, task: Any) -> None:
-        if task.solve is not None:
-            share = float((task.solve.status == il2o.Status.CONVERGED).double().mean())
-            self._open[stage] = min(self._open[stage], share)
-            self._seen[stage] = True
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Look at a training step's solve, where there is one."""
-        self._look("training", pl_module)
-
-    def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Look at a validation batch's."""
-        self._look("validation", pl_module)
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Close the epoch."""
-        for stage, kept in (("training", self.training), ("validation", self.validation)):
-            if self._seen[stage]:
-                kept.append(self._open[stage])
-            self._open[stage], self._seen[stage] = 1.0, False
 
 
 def train(

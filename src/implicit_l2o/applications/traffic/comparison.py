@@ -5,15 +5,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Any, Literal
 
-import lightning.pytorch as pl
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-import implicit_l2o as il2o
 from implicit_l2o import games
 from implicit_l2o.applications.traffic.data import TrafficData
 from implicit_l2o.applications.traffic.metrics import scores
@@ -21,7 +19,7 @@ from implicit_l2o.applications.traffic.model import Road, true_latency
 from implicit_l2o.applications.traffic.task import AbstractTrafficTask, EquilibriumTask, FlowTask
 from implicit_l2o.data.traffic import TrafficContexts
 from implicit_l2o.games import PolynomialLatency, TrafficNetwork, user_equilibria
-from implicit_l2o.training import Optimization, TimeLimit, count_parameters, fit
+from implicit_l2o.training import Convergence, Optimization, TimeLimit, count_parameters, fit
 from implicit_l2o.training.fit import one_thread, quiet
 
 MORE_TRIPS = 1.2
@@ -165,31 +163,6 @@ def _cut(x: np.ndarray, closed: int | None) -> np.ndarray:
     return x
 
 
-@final
-class Convergence(pl.Callback):
-    """Which share of the solves of every epoch met the tolerance."""
-
-    def __init__(self) -> None:
-        self.shares: list[float] = []
-        self.residual = 0.0
-        self._seen: list[Tensor] = []
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Look at the step's solves."""
-        solve = getattr(pl_module, "solve", None)
-        if solve is not None:
-            self._seen.append(solve.status == il2o.Status.CONVERGED)
-            self.residual = max(self.residual, float(solve.residual.max()))
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Close the epoch."""
-        if self._seen:
-            self.shares.append(float(torch.cat(self._seen).double().mean()))
-            self._seen = []
-
-
 def run(
     method: str,
     road: Road,
@@ -235,8 +208,8 @@ def run(
     if convergence.shares:
         record |= {"converged": min(convergence.shares), "residual": convergence.residual}
     predictions = {name: predict(task, case) for name, case in cases.items()}
-    _save(target, predictions, record)
     torch.save(task.state_dict(), folder / f"{method}.pt")
+    _save(target, predictions, record)  # last: what has predictions is not trained again
 
 
 def seconds_per_epoch(limit: TimeLimit, data: TrafficData) -> float:
