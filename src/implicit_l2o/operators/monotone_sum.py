@@ -6,6 +6,7 @@ from typing import final
 from jaxtyping import Float
 from torch import Tensor
 
+from implicit_l2o.operators._sum import checked_terms, sum_over, total_of
 from implicit_l2o.operators.base import AbstractMonotone, Scalar
 
 
@@ -35,41 +36,22 @@ class MonotoneSum(AbstractMonotone):
     terms: tuple[AbstractMonotone, ...] = field(metadata={"own_domain": False})
 
     def __post_init__(self) -> None:
-        # A tuple, because `restrict` looks for operators inside tuples.
-        object.__setattr__(self, "terms", tuple(self.terms))
-        if not self.terms:
-            raise ValueError("MonotoneSum needs at least one term; got terms=().")
-        for index, term in enumerate(self.terms):
-            if not isinstance(term, AbstractMonotone):
-                raise TypeError(f"MonotoneSum.terms[{index}] must be an AbstractMonotone; got a {type(term).__name__}.")
+        object.__setattr__(self, "terms", checked_terms("MonotoneSum", self.terms, AbstractMonotone))
 
     @property
     def lipschitz(self) -> Scalar | None:
         """`L_1 + ... + L_k`; None where one is unknown."""
-        total: Scalar = 0.0
-        for term in self.terms:
-            constant = term.lipschitz
-            if constant is None:
-                return None
-            total = total + constant
-        return total
+        return total_of(term.lipschitz for term in self.terms)
 
     @property
     def cocoercivity(self) -> Scalar | None:
         """`1 / (1/beta_1 + ... + 1/beta_k)`; None where one is unknown."""
-        inverse: Scalar = 0.0
-        for term in self.terms:
-            constant = term.cocoercivity
-            if constant is None:
-                return None
-            inverse = inverse + 1.0 / constant
-        if isinstance(inverse, Tensor):
-            return 1.0 / inverse
+        betas = (term.cocoercivity for term in self.terms)
+        inverse = total_of(None if beta is None else 1.0 / beta for beta in betas)
+        if inverse is None or isinstance(inverse, Tensor):
+            return None if inverse is None else 1.0 / inverse
         return 1.0 / inverse if inverse > 0 else float("inf")
 
     def apply(self, x: Float[Tensor, "B *shape"]) -> Float[Tensor, "B *shape"]:
         """`sum_i F_i(x)`, per sample."""
-        total = self.terms[0].apply(x)
-        for term in self.terms[1:]:
-            total = total + term.apply(x)
-        return total
+        return sum_over(self.terms, lambda term: term.apply(x))

@@ -6,6 +6,7 @@ from typing import final
 from jaxtyping import Float
 from torch import Tensor
 
+from implicit_l2o.operators._sum import checked_terms, sum_over, total_of
 from implicit_l2o.operators.base import AbstractSmooth, Scalar
 
 
@@ -34,35 +35,17 @@ class SmoothSum(AbstractSmooth):
     terms: tuple[AbstractSmooth, ...] = field(metadata={"own_domain": False})
 
     def __post_init__(self) -> None:
-        # A tuple, because `restrict` looks for operators inside tuples.
-        object.__setattr__(self, "terms", tuple(self.terms))
-        if not self.terms:
-            raise ValueError("SmoothSum needs at least one term; got terms=().")
-        for index, term in enumerate(self.terms):
-            if not isinstance(term, AbstractSmooth):
-                raise TypeError(f"SmoothSum.terms[{index}] must be an AbstractSmooth; got a {type(term).__name__}.")
+        object.__setattr__(self, "terms", checked_terms("SmoothSum", self.terms, AbstractSmooth))
 
     @property
     def lipschitz(self) -> Scalar | None:
         """`L_1 + ... + L_k`."""
-        total: Scalar = 0.0
-        for term in self.terms:
-            constant = term.lipschitz
-            if constant is None:
-                return None
-            total = total + constant
-        return total
+        return total_of(term.lipschitz for term in self.terms)
 
     def value(self, x: Float[Tensor, "B *shape"]) -> Float[Tensor, " B"]:
         """`sum_i f_i(x)`, per sample."""
-        total = self.terms[0].value(x)
-        for term in self.terms[1:]:
-            total = total + term.value(x)
-        return total
+        return sum_over(self.terms, lambda term: term.value(x))
 
     def apply(self, x: Float[Tensor, "B *shape"]) -> Float[Tensor, "B *shape"]:
         """`sum_i grad f_i(x)`, per sample."""
-        total = self.terms[0].apply(x)
-        for term in self.terms[1:]:
-            total = total + term.apply(x)
-        return total
+        return sum_over(self.terms, lambda term: term.apply(x))
