@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from implicit_l2o.data.traffic import STRENGTHS, TOLERANCE, TrafficContexts, equilibrium_data, public_contexts
+from implicit_l2o.data.equilibria import TOLERANCE, equilibrium_data
+from implicit_l2o.data.traffic import STRENGTHS, TrafficContexts, public_contexts
 from implicit_l2o.games import PolynomialLatency, user_equilibria
 from implicit_l2o.report import machine, write_json
 

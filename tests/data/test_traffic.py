@@ -7,18 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from implicit_l2o.data import traffic
+from implicit_l2o.data import equilibria
+from implicit_l2o.data.equilibria import TOLERANCE, equilibrium_data
 from implicit_l2o.data.tntp import load
-from implicit_l2o.data.traffic import (
-    STRENGTHS,
-    TOLERANCE,
-    TrafficContexts,
-    contexts,
-    equilibrium_data,
-    public_contexts,
-    toy_contexts,
-    toy_network,
-)
+from implicit_l2o.data.traffic import STRENGTHS, TrafficContexts, contexts, public_contexts, toy_contexts, toy_network
 from implicit_l2o.games import (
     Assignments,
     PolynomialLatency,
@@ -114,7 +106,7 @@ def test_the_cache_is_used_extended_and_keyed(tmp_path: Path, monkeypatch: pytes
     longer = equilibrium_data(model, train=20, validation=0, test=0, cache=other).train
     np.testing.assert_array_equal(longer.flow, whole.flow)
     with monkeypatch.context() as patch:
-        patch.setattr(traffic, "user_equilibria", None)  # nothing is solved again
+        patch.setattr(equilibria, "user_equilibria", None)  # nothing is solved again
         np.testing.assert_array_equal(equilibrium_data(model, train=5, **counts).train.flow, whole.flow[:5])
     assert sorted(tmp_path.iterdir()) == sorted([*files, other])
     for changed in (
@@ -130,8 +122,8 @@ def test_the_cache_is_used_extended_and_keyed(tmp_path: Path, monkeypatch: pytes
 def test_a_run_that_was_broken_off_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = toy_contexts()
     whole = equilibrium_data(model, train=10, validation=0, test=0, cache=tmp_path / "whole").train
-    monkeypatch.setattr(traffic, "_SAVED", 4)
-    solve, sizes = traffic.user_equilibria, []
+    monkeypatch.setattr(equilibria, "_SAVED", 4)
+    solve, sizes = equilibria.user_equilibria, []
 
     def breaks(network: TrafficNetwork, latency: PolynomialLatency, **options: Any) -> Assignments:
         sizes.append(latency.batch[0])
@@ -139,7 +131,7 @@ def test_a_run_that_was_broken_off_goes_on(tmp_path: Path, monkeypatch: pytest.M
             raise KeyboardInterrupt
         return solve(network, latency, **options)
 
-    monkeypatch.setattr(traffic, "user_equilibria", breaks)
+    monkeypatch.setattr(equilibria, "user_equilibria", breaks)
     for _ in range(2):
         try:
             found = equilibrium_data(model, train=10, validation=0, test=0, cache=tmp_path).train
@@ -152,7 +144,7 @@ def test_a_run_that_was_broken_off_goes_on(tmp_path: Path, monkeypatch: pytest.M
 def test_a_sample_that_stalls_is_solved_from_another_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = toy_contexts()
     whole = equilibrium_data(model, train=6, validation=0, test=0, cache=tmp_path / "whole").train
-    solve = traffic.user_equilibria
+    solve = equilibria.user_equilibria
 
     def stalls(network: TrafficNetwork, latency: PolynomialLatency, **options: Any) -> Assignments:
         found = solve(network, latency, **options)
@@ -160,7 +152,7 @@ def test_a_sample_that_stalls_is_solved_from_another_start(tmp_path: Path, monke
         found.flow[[1, 4]] += 0.1
         return found
 
-    monkeypatch.setattr(traffic, "user_equilibria", stalls)
+    monkeypatch.setattr(equilibria, "user_equilibria", stalls)
     found = equilibrium_data(model, train=6, validation=0, test=0, cache=tmp_path).train
     np.testing.assert_allclose(found.flow, whole.flow, rtol=1e-6)
     assert found.gap.max() <= TOLERANCE

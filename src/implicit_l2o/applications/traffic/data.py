@@ -6,7 +6,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 from implicit_l2o.applications.traffic.model import Road
-from implicit_l2o.data.traffic import EquilibriumSplit, equilibrium_data
+from implicit_l2o.data.equilibria import EquilibriumSplit, equilibrium_data
 from implicit_l2o.training import AbstractData, Splits
 
 
