@@ -174,6 +174,9 @@ def test_exact_flows_are_those_of_the_fixed_point():
     assert found.residual is not None
     assert float(found.residual.max()) <= 1e-8
     assert bool(found.valid.all())
+    loose = layer.exact_flows(braess_cost(), gap=0.5)
+    assert int(loose.steps.max()) < int(found.steps.max())
+    assert 1e-8 < float(loose.residual.max()) <= 0.5
     with pytest.raises(ValueError, match="exact=True"):
         EquilibriumLayer(BRAESS).exact_flows(braess_cost())
 

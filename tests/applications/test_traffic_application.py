@@ -219,6 +219,8 @@ def test_bad_input_is_refused():
         EquilibriumTask(road=ROAD, loss="regret")
     with pytest.raises(ValueError, match="tolerance > 0; got tolerance=0"):
         EquilibriumTask(road=ROAD, tolerance=0.0)
+    with pytest.raises(ValueError, match="0 < training_gap < 1; got training_gap=0"):
+        EquilibriumTask(road=ROAD, training_gap=0.0)
     with pytest.raises(ValueError, match="0 < share < 1; got share=1"):
         AffineNetwork(ROAD, share=1.0)
     with pytest.raises(ValueError, match="within > 0; got 0"):

@@ -184,10 +184,14 @@ class EquilibriumLayer(nn.Module):
         return Inference.of(solution, data=F)
 
     @torch.no_grad()
-    def exact_flows(self, cost: PolynomialCost) -> Inference:
+    def exact_flows(self, cost: PolynomialCost, *, gap: float | None = None) -> Inference:
         """Exact total flows without their fixed points: a third of the work, for losses that need no backward mode.
 
         `residual` is the relative gap here, and CONVERGED means that it meets `gap`; `data` are the costs.
+
+        Args:
+            cost: of the links.
+            gap: relative gap to which it solves; None takes the layer's.
 
         Raises:
             ValueError: the layer is not exact.
@@ -197,7 +201,7 @@ class EquilibriumLayer(nn.Module):
         found = user_equilibria(
             self.network,
             latencies(cost, cost.batch),
-            tolerance=self.gap,
+            tolerance=self.gap if gap is None else gap,
             start=self._paths,
             on_failure="ignore",
             progress=False,

@@ -16,6 +16,8 @@ class Optimization:
         weight_decay: on matrices; biases and other vectors have none.
         schedule: `"cosine"` lets the rate fall to zero over all steps, `"constant"` keeps it.
         warmup_steps: in which the rate rises from zero, linearly.
+        second_moment: decay of AdamW's average of squared gradients, in [0, 1); .95 forgets a start with large gradients
+            sooner.
 
     Raises:
         ValueError: a value is out of its range.
@@ -25,6 +27,7 @@ class Optimization:
     weight_decay: float = 0.0
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup_steps: int = 0
+    second_moment: float = 0.999
 
     def __post_init__(self) -> None:
         if not self.learning_rate > 0:
@@ -33,6 +36,8 @@ class Optimization:
             raise ValueError(f"Optimization needs weight_decay >= 0; got {self.weight_decay}.")
         if self.warmup_steps < 0:
             raise ValueError(f"Optimization needs warmup_steps >= 0; got {self.warmup_steps}.")
+        if not 0 <= self.second_moment < 1:
+            raise ValueError(f"Optimization needs 0 <= second_moment < 1; got {self.second_moment}.")
         if self.schedule not in ("cosine", "constant"):
             raise ValueError(f'schedule must be "cosine" or "constant"; got {self.schedule!r}.')
 
@@ -43,7 +48,7 @@ class Optimization:
             {"params": [p for p in parameters if p.ndim > 1], "weight_decay": self.weight_decay},
             {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
         ]
-        return torch.optim.AdamW(groups, lr=self.learning_rate)
+        return torch.optim.AdamW(groups, lr=self.learning_rate, betas=(0.9, self.second_moment))
 
     def scheduler(self, optimizer: torch.optim.Optimizer, steps: float) -> torch.optim.lr_scheduler.LRScheduler:
         """The schedule, to be advanced after every step.

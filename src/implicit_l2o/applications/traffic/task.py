@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, final
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from matplotlib.figure import Figure
@@ -18,6 +19,10 @@ from implicit_l2o.applications.traffic.model import AffineNetwork, FlowNetwork, 
 from implicit_l2o.games import EquilibriumLayer, PolynomialCost
 from implicit_l2o.losses import fenchel_young
 from implicit_l2o.training import About, AbstractTask, Optimization, Samples, Splits
+
+# Of the mean flow: the least unit of a link in the squared error. Links that are nearly empty without a context, and fill
+# in another one, would else be all that it sees.
+_LEAST = 0.3
 
 _ABOUT = About(
     title="Traffic equilibria",
@@ -49,7 +54,8 @@ class AbstractTrafficTask(AbstractTask):
     def __init__(self, model: nn.Module, road: Road, *, optimization: Optimization | None = None) -> None:
         super().__init__(model, optimization=optimization)
         self.road = road
-        self.register_buffer("scale", torch.as_tensor(road.scale.copy()), persistent=False)
+        weight = np.maximum(road.flow, _LEAST * road.flow.mean())
+        self.register_buffer("scale", torch.as_tensor(weight), persistent=False)
 
     def metrics(self) -> Mapping[str, Metric]:
         """Of the flows."""
@@ -61,7 +67,7 @@ class AbstractTrafficTask(AbstractTask):
         }
 
     def squared(self, x: Float[Tensor, "B E"], target: Float[Tensor, "B E"]) -> Tensor:
-        """The squared error of all links, each in units of its flow without any context."""
+        """The squared error of all links, each in units of its flow without any context, or of .3 of the mean flow."""
         scale = self.scale
         assert isinstance(scale, Tensor)
         return ((x - target) / scale).square().mean()
@@ -104,7 +110,8 @@ class EquilibriumTask(AbstractTrafficTask):
         powers: of learned travel times.
         loss: what a training minimises. The epoch is chosen by the relative error.
         tolerance: on the residual of the fixed point, relative to the answer.
-        gap: relative gap of the compiled solver.
+        gap: relative gap of the compiled solver in an inference. Flows of small links need a small one.
+        training_gap: in a training step by the Fenchel-Young loss, whose gradient bears more.
         exact: solve by the compiled solver; or else by Davis-Yin.
         backward: None takes `JFB()`.
         optimization: AdamW and its schedule.
@@ -123,7 +130,8 @@ class EquilibriumTask(AbstractTrafficTask):
         powers: Sequence[float] = (4.0,),
         loss: Literal["fenchel_young", "solution"] = "fenchel_young",
         tolerance: float = 1e-3,
-        gap: float = 1e-6,
+        gap: float = 1e-8,
+        training_gap: float = 1e-5,
         exact: bool = True,
         backward: il2o.AbstractBackward | None = None,
         optimization: Optimization | None = None,
@@ -140,7 +148,10 @@ class EquilibriumTask(AbstractTrafficTask):
         else:
             network = AffineNetwork(road, hidden=hidden)
         super().__init__(network, road, optimization=optimization)
+        if not 0 < training_gap < 1:
+            raise ValueError(f"EquilibriumTask needs 0 < training_gap < 1; got training_gap={training_gap}.")
         self._loss = loss
+        self._training_gap = training_gap
         stopping = il2o.Stopping(atol=0.0, rtol=tolerance, max_steps=2000)
         self.layer = EquilibriumLayer(
             road.network,
@@ -161,7 +172,7 @@ class EquilibriumTask(AbstractTrafficTask):
         """What the loss needs: for the Fenchel-Young loss the exact flows alone."""
         cost: PolynomialCost = self.model(d)
         if self._loss == "fenchel_young" and self.layer.exact:
-            return self.layer.exact_flows(cost)
+            return self.layer.exact_flows(cost, gap=self._training_gap)
         return self.layer.inference(cost)
 
     def equilibria(
