@@ -88,7 +88,8 @@ class PayoffModel(nn.Module):
             start = quantal_response_equilibrium(payoff.detach(), temperature=self.temperature, tolerance=1e-9).x
         else:
             start = payoff.new_full((len(payoff), 2 * self.actions), 1 / self.actions)
-        stopping = il2o.Stopping(TOLERANCE, 0.0, 5000, check_every=1 if self.temperature > 0 else 10)
+        # Without entropy a few games, whose equilibria nearly change their support, take many steps; the rest is done then.
+        stopping = il2o.Stopping(TOLERANCE, 0.0, 50_000, check_every=1 if self.temperature > 0 else 10)
         solution = il2o.solve(
             T, start, solver=il2o.KrasnoselskiiMann(stopping), backward=self.backward, on_failure="ignore"
         )
