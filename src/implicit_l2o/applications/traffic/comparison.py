@@ -62,7 +62,7 @@ METHODS: Mapping[str, Method] = {
             form="affine",
             loss="solution",
             hidden=(64,),
-            optimization=_rate(5e-3 if road.network.edges <= _FEW else 1e-3),
+            optimization=_rate(5e-3 if road.network.edges <= _FEW else 3e-4),
         ),
         batch=10,
     ),
