@@ -11,7 +11,7 @@ normalisation inside `R` would couple the samples of a solve, and is left out.
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol, final
+from typing import Protocol, final, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +24,7 @@ SLOPE = 0.1  # of every leaky rectifier
 _APPROACH = 5  # iterations to near an equilibrium, before the Jacobian there is estimated
 
 
+@runtime_checkable
 class RestrictableMap(Protocol):
     """`T` of a batch, which a solver can narrow to the samples that are not done."""
 
@@ -55,6 +56,10 @@ class AbstractLatent(nn.Module, ABC):
     @abstractmethod
     def factor(self) -> float:
         """The contraction factor that the map is built for: proven, or wanted."""
+
+    @abstractmethod
+    def words(self) -> tuple[str, tuple[str, ...]]:
+        """The latent equation in LaTeX, and what is guaranteed of it, in sentences."""
 
 
 class AbstractContraction(ABC):
@@ -201,6 +206,15 @@ class ProvenLatent(AbstractLatent):
         """`gamma`."""
         return self.gamma
 
+    def words(self) -> tuple[str, tuple[str, ...]]:
+        """See `AbstractLatent`."""
+        return _equation(self.gamma) + r", \quad \|N(a) - N(b)\| \le \|a - b\|", (
+            f"R is a contraction with the factor {self.gamma} for all weights: every layer of N is divided by a proven "
+            "bound of its norm.",
+            "So every image has exactly one equilibrium u*, which does not depend on where the solver starts.",
+            "Where the certificate 'solve error / label margin' passes, the label is that of the exact equilibrium.",
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class ResidualBlock:
@@ -300,6 +314,13 @@ class EstimatedLatent(AbstractLatent):
         """`gamma`, as far as the estimates go."""
         return self.options.gamma
 
+    def words(self) -> tuple[str, tuple[str, ...]]:
+        """See `AbstractLatent`."""
+        return _equation(self.options.gamma), (
+            f"R was kept a contraction with the factor {self.options.gamma} near the equilibria of training images, by "
+            "estimates of its Jacobian: that is no proof, and the distance to the equilibrium is an estimate.",
+        )
+
 
 class _Convolutions(nn.Module):
     """The weights of a block."""
@@ -323,6 +344,10 @@ def check_factor(name: str, gamma: float) -> None:
     """Raise a `ValueError` unless `0 < gamma < 1`."""
     if not 0 < gamma < 1:
         raise ValueError(f"{name} needs 0 < gamma < 1; got gamma={gamma}.")
+
+
+def _equation(gamma: float) -> str:
+    return rf"u^\star = R(u^\star; Q(d)), \quad R(u; v) = {gamma} \cdot \frac{{(u + v) + N(u + v)}}{{2}}"
 
 
 def _size(x: Tensor) -> Tensor:
