@@ -33,8 +33,9 @@ from implicit_l2o.applications.images import (
     ResidualNet,
     ShallowNet,
 )
+from implicit_l2o.applications.images.blocks import LeakyBlock
 from implicit_l2o.applications.images.certificates import ChannelDistance
-from implicit_l2o.applications.images.latent import EstimatedLatent, ResidualBlock
+from implicit_l2o.applications.images.latent import EstimatedLatent, ProvenLatent
 from implicit_l2o.applications.images.monotone import MonotoneConvolution, MonotoneLatent
 from implicit_l2o.data.augmentation import RandomCrop
 from implicit_l2o.experiment import ConfigurationError, ExperimentCLI, Options, run
@@ -173,6 +174,32 @@ def test_contraction_is_proven_for_all_weights(
         assert worst > 0.2 * gamma  # the bound is not empty
 
 
+@pytest.mark.parametrize("architecture", [SMALL, ODD], ids=name)
+def test_folded_blocks_are_the_formula(architecture: AbstractArchitecture) -> None:
+    """`gamma`, the average and `GroupSort` are folded into the weights; values and gradients are those of the formula."""
+    model = classifier(architecture, Proven(0.8))
+    latent = model.R
+    assert isinstance(latent, ProvenLatent)
+    injection = torch.randn(2, *model.start(pictures(1, architecture)).shape[1:], dtype=torch.float64)
+    u = torch.randn_like(injection, requires_grad=True)
+    x = u + injection
+    for net in latent.nets:
+        x = (x + net(x)) / 2
+    folded = latent.condition(injection)(u)
+    torch.testing.assert_close(folded, 0.8 * x)
+    with torch.no_grad():
+        before = u.clone()
+        torch.testing.assert_close(latent.condition(injection)(u), 0.8 * x)
+        assert torch.equal(u, before)
+    inputs = [u, *latent.parameters()]
+    for one, other in zip(
+        torch.autograd.grad(folded.square().sum(), inputs),
+        torch.autograd.grad((0.8 * x).square().sum(), inputs),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other)
+
+
 @pytest.mark.parametrize("margin", [0.3, 1.0, 4.0])
 @pytest.mark.parametrize("scale", [0.05, 0.5, 10.0])
 def test_monotone_operator_against_its_matrix(margin: float, scale: float) -> None:
@@ -245,9 +272,8 @@ def test_readout_bound_holds(architecture: AbstractArchitecture) -> None:
 
 
 def test_the_estimate_is_the_largest_singular_value_in_the_end() -> None:
-    block = ResidualBlock(
-        (torch.randn(4, 4, 3, 3).double(), torch.randn(4, 4, 3, 3).double()), (torch.randn(4).double(),) * 2
-    )
+    kernels = torch.randn(4, 4, 3, 3).double(), torch.randn(4, 4, 3, 3).double()
+    block = LeakyBlock(kernels, (torch.randn(4).double(),) * 2, 0.5, outer=True)
     x = torch.randn(3, 4, 5, 5, dtype=torch.float64)
     found, direction = block.jacobian_norm(x, torch.randn(1, 4, 5, 5, dtype=torch.float64), 500)
     # N = 2 A - I.
@@ -284,7 +310,8 @@ def test_a_scaled_block_is_the_scaled_residual() -> None:
     x = torch.randn(2, 4, 5, 5, dtype=torch.float64)
     whole = latent.condition(x).blocks[0](x)
     latent.norms = torch.tensor([4.0]).double()
-    torch.testing.assert_close(latent.condition(x).blocks[0](x) - x / 2, (whole - x / 2) / 4)
+    kept = 0.9 * x / 2
+    torch.testing.assert_close(latent.condition(x).blocks[0](x) - kept, (whole - kept) / 4)
 
 
 def test_evaluation_never_changes_the_scale_and_training_does() -> None:

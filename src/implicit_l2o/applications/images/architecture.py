@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Num
 from torch import Tensor, nn
 
-from implicit_l2o.applications.images.latent import SLOPE
+from implicit_l2o.applications.images.blocks import SLOPE
 from implicit_l2o.applications.images.readout import Readout
 
 _HIDDEN = 16  # channels of the first encoder layer and of the readout
