@@ -2,7 +2,7 @@
 
 A block is `keep (x + N(x))`, `N` two convolutions. `keep` is multiplied into the second one. Between them `GroupSort` is an
 absolute value: with `p`, `q` the pair, `max = (p + q + |p - q|) / 2` and `min = (p + q - |p - q|) / 2`, so the first
-convolution gives sums and differences, and the second takes sums and absolute values. Without gradients the work is in place.
+convolution gives sums and differences, and the second takes sums and absolute values. Without gradients it is in place.
 """
 
 from abc import ABC, abstractmethod

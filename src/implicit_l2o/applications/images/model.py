@@ -56,6 +56,7 @@ class ImageClassifier(nn.Module):
             self.Q = architecture.encoder()
             self.R = contraction.build(architecture.channels, architecture.latent_side, architecture.blocks)
             self.S = architecture.readout()
+        self.to(memory_format=torch.channels_last)  # convolutions on a CPU are 5 % faster (docs/applications/images.md)
 
     def latent_map(self, images: Num[Tensor, "B colours side side"]) -> RestrictableMap:
         """`T = R(.; Q(d))`, its weights normalised once for the whole solve, which autocast does not reach.
