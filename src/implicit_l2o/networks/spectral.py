@@ -73,9 +73,9 @@ def conv2d_norm_bound(
     response = torch.fft.rfft2(kernel.to(torch.float64), s=torus)
     blocks = response.permute(2, 3, 0, 1).flatten(0, 1)
     with torch.no_grad():
-        largest = _gram_bound(blocks, iterations).argmax()
+        largest = _gram_bound(blocks, iterations).argmax(dim=0, keepdim=True)
     # The gradient of a maximum is that of the largest block: the others need no graph.
-    return _round_up(_gram_bound(blocks[largest], iterations), kernel, kernel.numel())
+    return _round_up(_gram_bound(blocks.index_select(0, largest)[0], iterations), kernel, kernel.numel())
 
 
 def _gram_bound(matrix: Tensor, iterations: int) -> Tensor:

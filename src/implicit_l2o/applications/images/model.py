@@ -56,7 +56,8 @@ class ImageClassifier(nn.Module):
             self.Q = architecture.encoder()
             self.R = contraction.build(architecture.channels, architecture.latent_side, architecture.blocks)
             self.S = architecture.readout()
-        self.to(memory_format=torch.channels_last)  # convolutions on a CPU are 5 % faster (docs/applications/images.md)
+        # A step on a CPU is some 5 % faster so (docs/applications/images.md); the overload is missing in PyTorch's types.
+        self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def latent_map(self, images: Num[Tensor, "B colours side side"]) -> RestrictableMap:
         """`T = R(.; Q(d))`, its weights normalised once for the whole solve, which autocast does not reach.
