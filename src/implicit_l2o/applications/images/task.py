@@ -17,9 +17,10 @@ from implicit_l2o.applications.digits.certificates import Doubt, ErrorOverMargin
 from implicit_l2o.applications.digits.examined import examine_kinds, shares_by_kind
 from implicit_l2o.applications.digits.figures import certificate_gallery, draw_digit, label_shares
 from implicit_l2o.applications.digits.metrics import CrossEntropy
-from implicit_l2o.applications.images.architecture import DIGITS, AbstractArchitecture, intensities
+from implicit_l2o.applications.images.architecture import DIGITS, AbstractArchitecture
 from implicit_l2o.applications.images.certificates import ChannelDistance
 from implicit_l2o.applications.images.latent import AbstractContraction
+from implicit_l2o.applications.images.layers import intensities
 from implicit_l2o.applications.images.model import TOLERANCE, ImageClassifier
 from implicit_l2o.applications.images.readout import CLASSES
 from implicit_l2o.data.augmentation import AbstractAugmentation
