@@ -85,12 +85,14 @@ class Trained(AbstractBaseline):
         epochs: passes over the training data.
         weight_average: see `fit`.
         batch_size: None takes that of the data.
+        accelerator: see `fit`; it answers on the CPU in any case.
     """
 
     task: AbstractTask
     epochs: int = 10
     weight_average: float = 0.0
     batch_size: int | None = None
+    accelerator: str = "cpu"
     _numbers: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     def prepare(self, task: AbstractTask, data: AbstractData, *, name: str, progress: bool) -> None:
@@ -98,13 +100,15 @@ class Trained(AbstractBaseline):
         size = data.batch_size
         data.batch_size = size if self.batch_size is None else self.batch_size
         try:
-            with torch.random.fork_rng(devices=[]):
-                torch.default_generator.manual_seed(data.run_seed)
+            on_gpu = self.accelerator != "cpu" and torch.cuda.is_available()
+            with torch.random.fork_rng(devices=[torch.cuda.current_device()] if on_gpu else []):
+                torch.manual_seed(data.run_seed)
                 training = fit(
                     self.task,
                     data,
                     epochs=self.epochs,
                     weight_average=self.weight_average,
+                    accelerator=self.accelerator,
                     progress=progress,
                     label=name,
                 )

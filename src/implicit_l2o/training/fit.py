@@ -48,13 +48,14 @@ def fit(
     epochs: int,
     weight_average: float = 0.0,
     gradient_clip: float | None = None,
+    accelerator: str = "cpu",
     callbacks: Sequence[pl.Callback] = (),
     progress: bool = True,
     label: str = "training",
 ) -> Training:
-    """Train on the CPU, with one bar over all epochs and no chatter; keep the weights of the best epoch.
+    """Train with one bar over all epochs and no chatter; keep the weights of the best epoch.
 
-    The best epoch is the one with the smallest `task.monitor`. Afterwards the task is in evaluation mode.
+    The best epoch is the one with the smallest `task.monitor`. Afterwards the task is on the CPU and in evaluation mode.
 
     Args:
         task: trained in place.
@@ -62,6 +63,7 @@ def fit(
         epochs: passes over the training data, at least 1.
         weight_average: decay of the running average of the weights, a step; the average is validated and kept. 0 for none.
         gradient_clip: the largest norm of a step's gradient; a longer one is scaled down to it. None for any.
+        accelerator: where it trains, as Lightning names it: `"cpu"`, `"gpu"`, or `"auto"` for a GPU where there is one.
         callbacks: more of Lightning's.
         progress: show the bar, on stderr.
         label: stands before the bar.
@@ -81,7 +83,7 @@ def fit(
         best = ModelCheckpoint(folder, filename="best", monitor=task.monitor)  # whole: else it would miss the average
         average = [WarmWeightAverage(weight_average)] if weight_average else []
         trainer = pl.Trainer(
-            accelerator="cpu",
+            accelerator=accelerator,
             devices=1,
             max_epochs=epochs,
             gradient_clip_val=gradient_clip,
@@ -93,8 +95,8 @@ def fit(
         )
         with interruptible(trainer):
             trainer.fit(task, datamodule=data)
-        checkpoint = torch.load(Path(best.best_model_path), weights_only=True)
-        task.load_state_dict(checkpoint["state_dict"])
+        checkpoint = torch.load(Path(best.best_model_path), map_location="cpu", weights_only=True)
+        task.cpu().load_state_dict(checkpoint["state_dict"])
     task.eval()
     return Training(history=history.epochs, best_epoch=int(checkpoint["epoch"]), seconds=timer.seconds)
 
