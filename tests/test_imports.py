@@ -44,6 +44,14 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     ),
     "operators.l1_ball": ("_batch", "operators.base", "operators._*", "operators.simplex"),  # its threshold
     "operators.least_squares": ("_batch", "operators.base", "operators._*", "operators.matrix"),
+    "operators.cone_product": (
+        "_batch",
+        "operators.base",
+        "operators.exponential_cone",
+        "operators.power_cone",
+        "operators.second_order_cone",
+        "operators.semidefinite_cone",
+    ),
     "problem": ("_batch", "operators.base"),
     "splittings": ("splittings.*",),
     "splittings.*": ("_batch", "problem", "operators.base", "splittings.base"),
