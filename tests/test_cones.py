@@ -72,6 +72,22 @@ def test_the_derivative_of_the_semidefinite_projection_holds_where_eigenvalues_c
     assert torch.allclose(gradient, numeric, atol=1e-8)
 
 
+def test_the_derivative_of_the_product_is_that_of_autograd() -> None:
+    product, (size,) = CONES["product"]
+    x = points((size,), 5, 1.0, batch=6)
+    diagonal, blocks = product.derivative(x)
+    whole = torch.zeros(6, size, size, dtype=torch.float64)
+    whole[:, range(diagonal.shape[1]), range(diagonal.shape[1])] = diagonal
+    for places, matrices in blocks:
+        for cone, where in enumerate(places):
+            whole[:, where[:, None], where] = matrices[:, cone]
+    expected = torch.autograd.functional.jacobian(lambda x: product.project(x).sum(0), x).movedim(1, 0)
+    assert torch.allclose(whole, expected, atol=1e-10)
+    values = torch.linalg.eigvalsh(whole)
+    assert values.min() > -1e-10
+    assert values.max() < 1 + 1e-10
+
+
 @pytest.mark.bad_input
 @pytest.mark.parametrize(
     ("make", "message"),

@@ -1,5 +1,6 @@
 """Products of the standard cones, many of one kind at once: the feasible sets of cone programs."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import final
@@ -9,6 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from implicit_l2o import _batch
+from implicit_l2o.operators import _cone_derivative
+from implicit_l2o.operators._cone_derivative import ConeBlock
 from implicit_l2o.operators.base import AbstractSet
 from implicit_l2o.operators.exponential_cone import ExponentialCone
 from implicit_l2o.operators.power_cone import PowerCone
@@ -108,6 +111,44 @@ class ConeProduct(AbstractSet):
                 places = self.triples(kind)
                 out = _put(out, places, cone.project(_take(flat, places)))
         return out.reshape(x.shape)
+
+    @torch.no_grad()
+    def derivative(self, x: Float[Tensor, "B n"]) -> tuple[Float[Tensor, "B linear"], list[ConeBlock]]:
+        """The derivative of the projection at `x`, a symmetric block matrix with eigenvalues in `[0, 1]`.
+
+        Returns:
+            Its diagonal for the entries of zero and nonnegative cones, and a block for every kind and size of the others.
+        """
+        first = self.zero + self.nonnegative
+        diagonal = torch.cat([torch.zeros_like(x[:, : self.zero]), (x[:, self.zero : first] > 0).to(x)], 1)
+        blocks = []
+        for _, places in self.groups("second_order"):
+            blocks.append(self._block(x, places, _cone_derivative.second_order))
+        for n, places in self.groups("semidefinite"):
+            basis = to_matrices(torch.eye(places.shape[1], dtype=x.dtype, device=x.device), n)
+            blocks.append(
+                self._block(
+                    x,
+                    places,
+                    lambda rows, n=n, basis=basis: _cone_derivative.semidefinite(
+                        to_matrices(rows, n), basis, from_matrices
+                    ),
+                )
+            )
+        if self.exponential:
+            project = ExponentialCone().project
+            places = self.triples("exponential")
+            blocks.append(self._block(x, places, lambda rows: _cone_derivative.by_rows(project, rows)))
+        if self.power:
+            power = PowerCone(self.alphas(x)).project
+            places = self.triples("power")
+            blocks.append(self._block(x, places, lambda rows: _cone_derivative.by_rows(power, rows)))
+        return diagonal, blocks
+
+    @staticmethod
+    def _block(x: Tensor, places: Tensor, derivative: Callable[[Tensor], Tensor]) -> ConeBlock:
+        matrices = derivative(_take(x, places))
+        return ConeBlock(places, matrices.reshape(len(x), *places.shape, places.shape[1]))
 
     def triples(self, kind: str) -> Tensor:
         """The places `(cones, 3)` of exponential or power cones."""

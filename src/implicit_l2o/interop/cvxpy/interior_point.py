@@ -1,0 +1,99 @@
+"""Clarabel on a batch of cone programs, one thread a sample."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from jaxtyping import Float
+
+import implicit_l2o as il2o
+from implicit_l2o.interop.cvxpy.program import ConePrograms
+
+_STATUS = {
+    "Solved": il2o.Status.CONVERGED,
+    "AlmostSolved": il2o.Status.MAX_STEPS,
+    "PrimalInfeasible": il2o.Status.INFEASIBLE,
+    "AlmostPrimalInfeasible": il2o.Status.INFEASIBLE,
+    "DualInfeasible": il2o.Status.DIVERGED,
+    "AlmostDualInfeasible": il2o.Status.DIVERGED,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Points:
+    """Primal and dual points of a batch, `w = s - y` of slacks and multipliers, and how they came about."""
+
+    x: Float[np.ndarray, "B n"]
+    w: Float[np.ndarray, "B m"]
+    status: np.ndarray
+    steps: np.ndarray
+
+
+def solve_by_clarabel(programs: ConePrograms, options: dict[str, Any], workers: int | None) -> Points:
+    """The solutions by an interior-point method.
+
+    Args:
+        programs: all finite.
+        options: settings of Clarabel by their names.
+        workers: threads; None takes as many as PyTorch uses.
+
+    Raises:
+        TypeError: Clarabel has no such setting, or not of this type.
+    """
+    settings = _settings(options)
+    cones = _cones(programs.cones)
+
+    def one(sample: int) -> tuple[np.ndarray, np.ndarray, int, int]:
+        import clarabel
+
+        P, A = sp.triu(programs.quadratic(sample), format="csc"), programs.A(sample)
+        solution = clarabel.DefaultSolver(P, programs.q[sample], A, programs.b[sample], cones, settings).solve()
+        status = _STATUS.get(str(solution.status), il2o.Status.MAX_STEPS)
+        x, w = np.array(solution.x), np.array(solution.s) - np.array(solution.z)
+        return x, w, int(status), int(solution.iterations)
+
+    workers = torch.get_num_threads() if workers is None else workers
+    if workers > 1 and len(programs) > 1:
+        with ThreadPoolExecutor(workers) as pool:
+            found = list(pool.map(one, range(len(programs))))
+    else:
+        found = [one(sample) for sample in range(len(programs))]
+    n, m = programs.canonical.n, programs.canonical.m
+    x = np.stack([part[0] for part in found]) if found else np.zeros((0, n))
+    w = np.stack([part[1] for part in found]) if found else np.zeros((0, m))
+    return Points(x, w, np.array([p[2] for p in found], dtype=int), np.array([p[3] for p in found], dtype=int))
+
+
+def _settings(options: dict[str, Any]) -> Any:
+    import clarabel
+
+    settings = clarabel.DefaultSettings()
+    settings.verbose = False
+    settings.max_threads = 1
+    known = [name for name in dir(settings) if not name.startswith("_") and name != "default"]
+    for name, value in options.items():
+        if name not in known:
+            raise TypeError(f"Clarabel: unrecognized solver setting '{name}'; it has {', '.join(known)}.")
+        try:
+            setattr(settings, name, value)
+        except TypeError as error:
+            raise TypeError(f"Clarabel: incorrect type for setting '{name}': {value!r}.") from error
+    return settings
+
+
+def _cones(product: il2o.ConeProduct) -> list[Any]:
+    import clarabel
+
+    cones: list[Any] = []
+    if product.zero:
+        cones.append(clarabel.ZeroConeT(product.zero))
+    if product.nonnegative:
+        cones.append(clarabel.NonnegativeConeT(product.nonnegative))
+    cones += [clarabel.SecondOrderConeT(size) for size in product.second_order]
+    cones += [clarabel.PSDTriangleConeT(size) for size in product.semidefinite]
+    cones += [clarabel.ExponentialConeT() for _ in range(product.exponential)]
+    cones += [clarabel.PowerConeT(alpha) for alpha in product.power]
+    return cones
