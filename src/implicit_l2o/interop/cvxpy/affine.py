@@ -43,7 +43,9 @@ def parameter_vector(
             # Both halves of a symmetric matrix share the derivative, as if it had been made symmetric before.
             flat = ((value + value.mT) / 2)[:, rows, columns]
         else:
-            flat = value.movedim(tuple(range(1, value.ndim)), tuple(range(value.ndim - 1, 0, -1))).reshape(len(value), -1)
+            flat = value.movedim(tuple(range(1, value.ndim)), tuple(range(value.ndim - 1, 0, -1))).reshape(
+                len(value), -1
+            )
         parts.append(flat.expand(batch, -1))
     return torch.cat([*parts, torch.ones(batch, 1, dtype=torch.float64)], 1)
 

@@ -110,6 +110,8 @@ def canonicalise(problem: Any, parameters: list[Any], variables: list[Any], *, g
     import cvxpy as cp
     from cvxpy.utilities import scopes
 
+    if not isinstance(problem, cp.Problem):
+        raise TypeError(f"CvxpyLayer takes a cvxpy.Problem; got {type(problem).__name__}.")
     of_duals = {dual.id: constraint for constraint in problem.constraints for dual in constraint.dual_variables}
     _check(problem, parameters, variables, of_duals, gp)
     log_parameters: dict[Any, Any] = {}
@@ -140,7 +142,9 @@ def canonicalise(problem: Any, parameters: list[Any], variables: list[Any], *, g
     program.reduced_P.cache()
     return Canonical(
         P=_quadratic(program),
-        q=Entries(program.q.tocsr(), np.arange(program.q.shape[0]), np.zeros(program.q.shape[0], int), (program.q.shape[0], 1)),
+        q=Entries(
+            program.q.tocsr(), np.arange(program.q.shape[0]), np.zeros(program.q.shape[0], int), (program.q.shape[0], 1)
+        ),
         Ab=_constraints(program),
         cones=_cones(data["dims"]),
         columns=tuple(program.param_id_to_col[parameter_ids.get(p.id, p.id)] for p in inner),
@@ -154,10 +158,6 @@ def canonicalise(problem: Any, parameters: list[Any], variables: list[Any], *, g
 
 
 def _check(problem: Any, parameters: list[Any], variables: list[Any], of_duals: dict[int, Any], gp: bool) -> None:
-    import cvxpy as cp
-
-    if not isinstance(problem, cp.Problem):
-        raise TypeError(f"CvxpyLayer takes a cvxpy.Problem; got {type(problem).__name__}.")
     for name, values in (("parameters", parameters), ("variables", variables)):
         if not isinstance(values, list | tuple):
             raise ValueError(f"The layer's {name} must be provided as a list or tuple; got {type(values).__name__}.")

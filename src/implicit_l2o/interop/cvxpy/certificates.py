@@ -74,9 +74,7 @@ def certificates_of(layer: Any, solution: ConicSolution, *, limit: float = 1e-6)
     measures = [CvxpyViolation(constraint, parameters) for constraint in layer.problem.constraints]
     for variable in layer.problem.variables():
         # What an attribute says, such as nonneg=True, is a constraint as well.
-        measures += [
-            CvxpyViolation(part, parameters, name=f"{variable.name()}: {part}") for part in variable.domain
-        ]
+        measures += [CvxpyViolation(part, parameters, name=f"{variable.name()}: {part}") for part in variable.domain]
     certificates = [
         il2o.Certificate(measure, il2o.Threshold(limit))
         for measure in (*_distinct(measures), DualityGap(), il2o.FixedPointResidual(name="optimality residual"))

@@ -145,7 +145,7 @@ class _Sample:
             shift = _SHIFT * max(1.0, abs(matrix).max())
             corner = shift * (sp.eye_array(len(kept)) - D)
             shifted = (matrix + sp.block_diag([shift * sp.eye_array(n), corner])).tocsc()
-            return cls(matrix, _sparse_factor(shifted), kept, np.flatnonzero(idle), A_idle, n)
+            return cls(matrix, sparse_factor(shifted), kept, np.flatnonzero(idle), A_idle, n)
         P, A = (part[0 if programs.shared else sample].numpy() for part in programs.dense)
         A_kept, full = A[kept], D.toarray()
         corner = full if blocks else np.zeros((len(kept), len(kept)))
@@ -183,7 +183,7 @@ class _Sample:
             residual = float(np.linalg.norm(rest)) / size
             if residual < least:
                 best, least = x, residual
-            if not 1e-13 < residual:
+            if not residual > 1e-13:
                 break
         if not least <= _ENOUGH:
             least_squares = self._least_squares(matrix, b)
@@ -203,7 +203,8 @@ class _Sample:
         return scipy.linalg.lstsq(matrix, b, cond=1e-10, check_finite=False)[0]
 
 
-def _sparse_factor(matrix: Any) -> Any:
+def sparse_factor(matrix: Any) -> Any:
+    """A sparse LU of a quasi-definite matrix, which needs little pivoting."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", sp.SparseEfficiencyWarning)
         return spla.splu(matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.01, options={"SymmetricMode": True})

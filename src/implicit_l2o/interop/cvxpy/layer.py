@@ -19,7 +19,7 @@ from implicit_l2o.interop.cvxpy.certificates import certificates_of
 from implicit_l2o.interop.cvxpy.interior_point import Points
 from implicit_l2o.interop.cvxpy.kkt import KKT, project
 from implicit_l2o.interop.cvxpy.program import ConePrograms
-from implicit_l2o.interop.cvxpy.rules import Differentiated, ExactRule, Rule, SplittingRule, ZeroWatch
+from implicit_l2o.interop.cvxpy.rules import AbstractRule, Differentiated, ExactRule, SplittingRule, ZeroWatch
 from implicit_l2o.interop.cvxpy.solution import ConicSolution, failed
 from implicit_l2o.interop.cvxpy.solve import Forward, ForwardSolver, Solved
 from implicit_l2o.interop.cvxpy.splitting import ConicSplitting
@@ -164,7 +164,9 @@ class CvxpyLayer(nn.Module):
         forward = self.forward_solver
         if solver_args:
             forward = Forward(**{**vars(forward), "options": {**forward.options, **solver_args}})
-        start = self._last[1] if warm_start and self._last is not None and len(self._last[1].x) == len(programs) else None
+        start = (
+            self._last[1] if warm_start and self._last is not None and len(self._last[1].x) == len(programs) else None
+        )
         good = np.flatnonzero(sound)
         if len(good) == len(programs):
             solved = forward(programs, start)
@@ -200,7 +202,7 @@ class CvxpyLayer(nn.Module):
         object.__setattr__(solution, "variables", tuple(v[0] for v in found) if batch is None else found)
         return solution
 
-    def _rule(self, programs: ConePrograms, points: Points, kkt: KKT | None, lost: np.ndarray) -> Rule:
+    def _rule(self, programs: ConePrograms, points: Points, kkt: KKT | None, lost: np.ndarray) -> AbstractRule:
         good = np.flatnonzero(~lost)
         own, w, x = programs, points.w, points.x
         if len(good) < len(programs):
@@ -235,7 +237,9 @@ class CvxpyLayer(nn.Module):
             return
         kinds = sorted({int(status) for status in solution.status[missed].tolist()})
         first = [int((missed & (solution.status == kind)).nonzero()[0]) for kind in kinds]
-        text = f"{int(missed.sum())} of {len(missed)} samples were not solved. " + " ".join(map(solution.message, first))
+        text = f"{int(missed.sum())} of {len(missed)} samples were not solved. " + " ".join(
+            map(solution.message, first)
+        )
         if self.on_failure == "raise":
             raise il2o.ConvergenceError(text)
         warnings.warn(text, il2o.ConvergenceWarning, stacklevel=4)

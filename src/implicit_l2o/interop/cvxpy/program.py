@@ -44,7 +44,7 @@ class ConePrograms:
     def shared(self) -> bool:
         """Whether all samples have the same P and A."""
         of_A = self.Ab[:, self._columns < self.canonical.n]
-        return bool((of_A == of_A[:1]).all()) and (self.P is None or bool((self.P == self.P[:1]).all()))
+        return bool((of_A == of_A[:1]).all()) and (self.P is None or bool((self.P[:1] == self.P).all()))
 
     @property
     def _columns(self) -> np.ndarray:
@@ -110,9 +110,7 @@ class ConePrograms:
 
     def take(self, index: np.ndarray) -> "ConePrograms":
         """Some of the samples."""
-        return ConePrograms(
-            self.canonical, None if self.P is None else self.P[index], self.q[index], self.Ab[index]
-        )
+        return ConePrograms(self.canonical, None if self.P is None else self.P[index], self.q[index], self.Ab[index])
 
     def multiply(self, x: Float[np.ndarray, "B n"]) -> Float[np.ndarray, "B m"]:
         """`A x`."""

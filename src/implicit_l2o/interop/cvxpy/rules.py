@@ -5,9 +5,10 @@ Every mode turns the cotangents of `x` and `y` into two vectors `(a, c)`. Those 
 """
 
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,14 +25,18 @@ _SOLVED = 1e-6  # residual of the adjoint equations relative to the cotangent
 _ZERO = 1e-10  # of a gradient relative to the cotangent
 
 
-class Rule(Protocol):
+class AbstractRule(ABC):
     """From cotangents `(B, n)`, `(B, m)` of the solution and the multipliers to `(a, c)` and a residual `(B,)`."""
 
-    def __call__(self, of_x: np.ndarray, of_y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]: ...
+    @abstractmethod
+    def __call__(
+        self, of_x: Float[np.ndarray, "B n"], of_y: Float[np.ndarray, "B m"]
+    ) -> tuple[Float[np.ndarray, "B n"], Float[np.ndarray, "B m"], Float[np.ndarray, " B"]]:
+        """Apply the mode."""
 
 
 @dataclass(frozen=True, eq=False)
-class ExactRule:
+class ExactRule(AbstractRule):
     """The implicit function theorem on the optimality conditions, by factoring them."""
 
     programs: ConePrograms
@@ -46,7 +51,7 @@ class ExactRule:
 
 
 @dataclass(frozen=True, eq=False)
-class SplittingRule:
+class SplittingRule(AbstractRule):
     """The modes that differentiate the splitting map: JFB, a Neumann series, and an iterative solve of the adjoint."""
 
     splitting: ConicSplitting
@@ -111,16 +116,19 @@ def derivative(cones: il2o.ConeProduct, w: np.ndarray) -> Callable[[np.ndarray],
 
 @dataclass(eq=False)
 class ZeroWatch:
-    """Warns at the 1st, 2nd, 4th, 8th ... batch of which every gradient is zero."""
+    """Warns of batches whose solutions sit at vertices, at the 1st, 2nd, 4th, 8th ... one.
+
+    A loss may have a zero gradient for reasons of its own, so another cotangent has to come back as zero as well.
+    """
 
     batches: int = field(default=0)
 
-    def __call__(self, zero: Tensor, asked: Tensor) -> None:
-        """Look at one batch."""
-        if not bool(asked.any()) or not bool(zero[asked].all()):
+    def __call__(self, zero: np.ndarray, probe: Callable[[], np.ndarray]) -> None:
+        """Look at the samples of one batch that had a cotangent; `probe` gives a gradient of another one."""
+        if not len(zero) or not zero.all():
             return
         self.batches += 1
-        if self.batches & (self.batches - 1) == 0:
+        if self.batches & (self.batches - 1) == 0 and np.abs(probe()).max(initial=0.0) <= _ZERO:
             warnings.warn(
                 f"the gradient of every sample of this batch of {len(zero)} is zero: the solutions sit at vertices, where "
                 "small changes of these parameters move nothing. Add a strongly convex term to the objective.",
@@ -139,7 +147,7 @@ class Differentiated(torch.autograd.Function):
         x: Tensor,
         y: Tensor,
         programs: ConePrograms,
-        rule: Rule,
+        rule: AbstractRule,
         report: GradientReport,
         watch: ZeroWatch,
         failed: Tensor,
@@ -157,38 +165,40 @@ class Differentiated(torch.autograd.Function):
         programs, rule, report, watch, failed = ctx.rest
         lost = failed.numpy()
         gx, gy = np.where(lost[:, None], 0.0, of_x.numpy()), np.where(lost[:, None], 0.0, of_y.numpy())
-        gradient = np.zeros((len(x), programs.canonical.q.map.shape[1]))
-        a, c, residual = np.zeros_like(x), np.zeros_like(y), np.zeros(len(x))
-        good = np.flatnonzero(~lost)
-        if len(good):
-            a[good], c[good], residual[good] = rule(gx[good], gy[good])
-        canonical = programs.canonical
-        gradient += (canonical.q.map.T @ np.concatenate([-a, np.zeros((len(a), 1))], 1).T).T
-        rows, columns = canonical.Ab.rows, canonical.Ab.columns
-        wide_a, wide_x = (np.concatenate([part, np.full((len(x), 1), end)], 1) for part, end in ((a, 0.0), (x, 1.0)))
-        # The entries are those of [-A, b]: c for b stands in the last column, where x continues by 1.
-        gradient += (canonical.Ab.map.T @ (y[:, rows] * wide_a[:, columns] + c[:, rows] * wide_x[:, columns]).T).T
-        if canonical.P is not None:
-            gradient -= (canonical.P.map.T @ (a[:, canonical.P.rows] * x[:, canonical.P.columns]).T).T
-        _report(report, watch, gradient, gx, gy, residual, lost)
+        gradient, residual = _pull_back(programs, rule, x, y, gx, gy, ~lost)
+        size = np.sqrt(np.square(gx).sum(1) + np.square(gy).sum(1))
+        zero = (np.abs(gradient[:, :-1]).max(1, initial=0.0) <= _ZERO * size) & (size > 0)
+        report.residual, report.zero = torch.as_tensor(residual), torch.as_tensor(zero)
+        report.solved = torch.as_tensor((residual <= _SOLVED) & ~lost)
+        other = np.broadcast_to(np.cos(np.arange(x.shape[1]) + 1.0), x.shape)
+        watch(
+            zero[(size > 0) & ~lost],
+            lambda: _pull_back(programs, rule, x, y, other, np.zeros_like(y), ~lost)[0][:, :-1],
+        )
+        _warn_of_failures(residual, lost)
         return torch.as_tensor(gradient), None, None, None, None, None, None, None
 
 
-def _report(
-    report: GradientReport,
-    watch: ZeroWatch,
-    gradient: np.ndarray,
-    gx: np.ndarray,
-    gy: np.ndarray,
-    residual: np.ndarray,
-    lost: np.ndarray,
-) -> None:
-    size = np.sqrt(np.square(gx).sum(1) + np.square(gy).sum(1))
-    report.residual = torch.as_tensor(residual)
-    report.solved = torch.as_tensor((residual <= _SOLVED) & ~lost)
-    zero = (np.abs(gradient[:, :-1]).max(1, initial=0.0) <= _ZERO * size) & (size > 0)
-    report.zero = torch.as_tensor(zero)
-    watch(report.zero, torch.as_tensor((size > 0) & ~lost))
+def _pull_back(
+    programs: ConePrograms, rule: AbstractRule, x: np.ndarray, y: np.ndarray, gx: np.ndarray, gy: np.ndarray, sound: np.ndarray
+) -> tuple[Float[np.ndarray, "B p"], Float[np.ndarray, " B"]]:
+    """The cotangents of the parameter vector, and the residual of the rule; zero where a sample is not sound."""
+    canonical, good = programs.canonical, np.flatnonzero(sound)
+    a, c, residual = np.zeros_like(x), np.zeros_like(y), np.zeros(len(x))
+    if len(good):
+        a[good], c[good], residual[good] = rule(gx[good], gy[good])
+    gradient = (canonical.q.map.T @ np.concatenate([-a, np.zeros((len(a), 1))], 1).T).T
+    rows, columns = canonical.Ab.rows, canonical.Ab.columns
+    wide_a, wide_x = (np.concatenate([part, np.full((len(x), 1), end)], 1) for part, end in ((a, 0.0), (x, 1.0)))
+    # The entries are those of [-A, b]: c for b stands in the last column, where x continues by 1.
+    of_entries = y[:, rows] * wide_a[:, columns] + c[:, rows] * wide_x[:, columns]
+    gradient = gradient + (canonical.Ab.map.T @ of_entries.T).T
+    if canonical.P is not None:
+        gradient = gradient - (canonical.P.map.T @ (a[:, canonical.P.rows] * x[:, canonical.P.columns]).T).T
+    return gradient, residual
+
+
+def _warn_of_failures(residual: np.ndarray, lost: np.ndarray) -> None:
     missed = np.flatnonzero(~(residual <= _SOLVED) & ~lost)
     if len(missed):
         shown = ", ".join(map(str, missed[:5])) + (", ..." if len(missed) > 5 else "")

@@ -4,8 +4,9 @@ Source: B. Stellato, G. Banjac, P. Goulart, A. Bemporad and S. Boyd, OSQP: an op
 (2020); M. Garstka, M. Cannon and P. Goulart, COSMO (2021).
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -14,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 import implicit_l2o as il2o
-from implicit_l2o.interop.cvxpy.kkt import _sparse_factor
+from implicit_l2o.interop.cvxpy.kkt import sparse_factor
 from implicit_l2o.interop.cvxpy.program import ConePrograms
 
 _SIGMA = 1e-6  # weight of x, relative: as small as the factorisation allows
@@ -22,17 +23,28 @@ _EQUATIONS = 1e3  # their weight relative to the inequalities'
 _RUIZ = 10
 
 
-class Factor(Protocol):
+class AbstractFactor(ABC):
     """Products with A and solves with `H = P + S + A^T R A`."""
 
-    def solve(self, right: Tensor) -> Tensor: ...
-    def multiply(self, x: Tensor) -> Tensor: ...
-    def multiply_transposed(self, y: Tensor) -> Tensor: ...
-    def restrict(self, index: Tensor) -> "Factor": ...
+    @abstractmethod
+    def solve(self, right: Float[Tensor, "B n"]) -> Float[Tensor, "B n"]:
+        """`H^-1 right`."""
+
+    @abstractmethod
+    def multiply(self, x: Float[Tensor, "B n"]) -> Float[Tensor, "B m"]:
+        """`A x`."""
+
+    @abstractmethod
+    def multiply_transposed(self, y: Float[Tensor, "B m"]) -> Float[Tensor, "B n"]:
+        """`A^T y`."""
+
+    @abstractmethod
+    def restrict(self, index: Int[Tensor, " k"]) -> "AbstractFactor":
+        """For some samples."""
 
 
 @dataclass(frozen=True, eq=False)
-class DenseFactor:
+class DenseFactor(AbstractFactor):
     """One dense matrix for all samples, or one each."""
 
     A: Float[Tensor, "S m n"]
@@ -64,7 +76,7 @@ class DenseFactor:
 
 
 @dataclass(frozen=True, eq=False)
-class SparseFactor:
+class SparseFactor(AbstractFactor):
     """Sparse matrices and factors, one for all samples or one each; it records no gradient."""
 
     A: tuple[Any, ...]
@@ -79,7 +91,7 @@ class SparseFactor:
             top = sp.hstack([P + sp.diags_array(sigma[min(sample, len(sigma) - 1)].numpy()), A.T])
             below = sp.hstack([A, sp.diags_array(-1 / rho[min(sample, len(rho) - 1)].numpy())])
             matrices.append(A)
-            factors.append(_sparse_factor(sp.vstack([top, below]).tocsc()))
+            factors.append(sparse_factor(sp.vstack([top, below]).tocsc()))
         return cls(tuple(matrices), tuple(factors))
 
     def _each(self, x: Tensor, apply: Any, parts: tuple[Any, ...]) -> Tensor:
@@ -130,7 +142,7 @@ class ConicSplitting:
     """
 
     cones: il2o.ConeProduct
-    factor: Factor
+    factor: AbstractFactor
     q: Float[Tensor, "B n"]
     b: Float[Tensor, "B m"]
     sigma: Float[Tensor, "S n"]
@@ -141,7 +153,7 @@ class ConicSplitting:
         """The splitting of a batch, with weights `step` times those of equilibration."""
         sigma, rho = weights(programs, step)
         if programs.sparse or not programs.fits:
-            factor: Factor = SparseFactor.of(programs, sigma, rho)
+            factor: AbstractFactor = SparseFactor.of(programs, sigma, rho)
         else:
             factor = DenseFactor.of(*programs.dense, sigma, rho)
         return cls(programs.cones, factor, torch.as_tensor(programs.q), torch.as_tensor(programs.b), sigma, rho)
@@ -178,9 +190,7 @@ class ConicSplitting:
     def restrict(self, index: Int[Tensor, " k"]) -> "ConicSplitting":
         """For some samples."""
         own = [part if len(part) == 1 else part[index] for part in (self.sigma, self.rho)]
-        return ConicSplitting(
-            self.cones, self.factor.restrict(index), self.q[index], self.b[index], own[0], own[1]
-        )
+        return ConicSplitting(self.cones, self.factor.restrict(index), self.q[index], self.b[index], own[0], own[1])
 
 
 def weights(programs: ConePrograms, step: float) -> tuple[Float[Tensor, "S n"], Float[Tensor, "S m"]]:

@@ -36,7 +36,9 @@ def check_values(
         sizes.append(_batch_size(k, value, parameter))
         _check_attributes(k, value, parameter)
         if canonical.logarithms[k] and bool((value <= 0).any()):
-            raise ValueError(f"{_named(k, parameter)} of a geometric program must be positive; got {float(value.min()):g}.")
+            raise ValueError(
+                f"{_named(k, parameter)} of a geometric program must be positive; got {float(value.min()):g}."
+            )
     counts = {size for size in sizes if size is not None}
     if len(counts) > 1:
         raise ValueError(
@@ -60,7 +62,9 @@ def _batch_size(k: int, value: Any, parameter: Any) -> int | None:
         return None
     if value.ndim == len(shape) + 1 and tuple(value.shape[1:]) == shape:
         if not len(value):
-            raise ValueError(f"CvxpyLayer needs at least one sample; got {_named(k, parameter)} of {tuple(value.shape)}.")
+            raise ValueError(
+                f"CvxpyLayer needs at least one sample; got {_named(k, parameter)} of {tuple(value.shape)}."
+            )
         return len(value)
     batched = ", ".join(["B", *map(str, shape)])
     raise ValueError(
@@ -74,7 +78,9 @@ def _check_attributes(k: int, value: Tensor, parameter: Any) -> None:
     for name, (word, holds) in _SIGNS.items():
         if parameter.attributes.get(name) and bool((~holds(value) & ~value.isnan()).any()):
             worst = value.nan_to_num(0.0).abs().where(~holds(value), 0.0).flatten().argmax()
-            raise ValueError(f"Parameter value must be {word}: {_named(k, parameter)} has {float(value.flatten()[worst]):g}.")
+            raise ValueError(
+                f"Parameter value must be {word}: {_named(k, parameter)} has {float(value.flatten()[worst]):g}."
+            )
     symmetric = [a for a in ("symmetric", "PSD", "NSD") if parameter.attributes.get(a)]
     if not symmetric or not bool(torch.isfinite(value).all()):
         return
