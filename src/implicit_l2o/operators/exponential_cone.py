@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from implicit_l2o import _batch
+from implicit_l2o._numba import has_numba
 from implicit_l2o.operators._bracket import find_root
 from implicit_l2o.operators.base import AbstractSet
 
@@ -82,6 +83,17 @@ def _gap(ratio: Tensor, r: Tensor, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor
     return up * primal - down * dual - t, derivative
 
 
+def _ratios(r: Tensor, s: Tensor, t: Tensor, low: Tensor, high: Tensor, start: Tensor) -> Tensor:
+    """The roots: compiled where that is possible."""
+    if r.dtype != torch.float64 or r.device.type != "cpu" or not has_numba():
+        return find_root(lambda at: _gap(at, r, s, t), low, high, start)
+    from implicit_l2o.operators._cone_kernel import exponential_ratios
+
+    out = torch.empty_like(r)
+    exponential_ratios(*(part.detach().contiguous().numpy() for part in (r, s, t, low, high, start)), out.numpy())
+    return out
+
+
 def _curved(x: Float[Tensor, "B 3"]) -> Float[Tensor, "B 3"]:
     """The projection of points whose nearest one lies on the curved part of the boundary."""
     r, s, t = x.unbind(1)
@@ -97,7 +109,7 @@ def _curved(x: Float[Tensor, "B 3"]) -> Float[Tensor, "B 3"]:
         # A wide end is far in the tail of an exponential, where Newton's method crawls: start at the inner one.
         start = torch.where(low.abs() < high.abs(), low, high)
         start = torch.where((low > -_LARGEST) & (high < _LARGEST), (low + high) / 2, start)
-        ratio = find_root(lambda at: _gap(at, r, s, t), low, high, start)
+        ratio = _ratios(r, s, t, low, high, start)
     for _ in range(2):
         value, derivative = _gap(ratio, r, s, t)
         step = value / torch.where(derivative > 0, derivative, torch.inf)

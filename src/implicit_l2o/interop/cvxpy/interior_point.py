@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 from jaxtyping import Float
 
@@ -49,7 +48,7 @@ def solve_by_clarabel(programs: ConePrograms, options: dict[str, Any], workers: 
     def one(sample: int) -> tuple[np.ndarray, np.ndarray, int, int]:
         import clarabel
 
-        P, A = sp.triu(programs.quadratic(sample), format="csc"), programs.A(sample)
+        P, A = programs.quadratic(sample, upper=True), programs.A(sample)
         solution = clarabel.DefaultSolver(P, programs.q[sample], A, programs.b[sample], cones, settings).solve()
         status = _STATUS.get(str(solution.status), il2o.Status.MAX_STEPS)
         x, w = np.array(solution.x), np.array(solution.s) - np.array(solution.z)

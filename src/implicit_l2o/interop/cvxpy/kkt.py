@@ -14,15 +14,18 @@ import scipy.linalg
 import scipy.sparse as sp
 import scipy.sparse.linalg as spla
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+import implicit_l2o as il2o
 from implicit_l2o.interop.cvxpy.program import ConePrograms
 
 _SHIFT = 1e-9  # regularisation relative to the largest entries; refinement takes it out again
 _REFINEMENTS = 6
+_ROUNDING = 1e2  # of the goal: where a step that is no better is the last one
 _ENOUGH = 1e-9  # residual relative to the right-hand side: solved
-_SMALL = 60  # rows and columns up to which all samples are factored at once
+_AT_ONCE = 4_000_000  # entries of derivatives that are made at once
+_SMALL = 120  # rows and columns up to which all samples are factored at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,19 +35,40 @@ class KKT:
     Attributes:
         samples: one for each sample, or None where all are dense and together in `batch`.
         batch: matrices and their factors.
+        signs: `(B, m)` which entries of `w` are positive: all that the equations know of it where the cones are polyhedral.
     """
 
-    samples: list["_Sample"] | None
+    samples: "list[_Sample] | None"
     batch: "_Batch | None"
+    signs: Bool[np.ndarray, "B m"]
 
     @classmethod
-    def at(cls, programs: ConePrograms, w: Float[np.ndarray, "B m"]) -> "KKT":
-        """Factor the equations at `w`."""
+    def at(cls, programs: ConePrograms, w: Float[np.ndarray, "B m"], known: "KKT | None" = None) -> "KKT":
+        """Factor the equations at `w`; those that `known` has are not factored again."""
         n, m = programs.canonical.n, programs.canonical.m
-        point = torch.as_tensor(w)
+        point, signs = torch.as_tensor(w), w > 0
+        same = np.zeros(len(w), bool)
+        if known is not None and is_polyhedral(programs.cones):
+            same = (known.signs == signs).all(1)
+        if known is not None and bool(same.all()):
+            return known
         if n + m <= _SMALL:
-            return cls(None, _Batch.at(programs, *programs.cones.derivative(point)))
-        return cls([_Sample.at(programs, i, *programs.cones.derivative(point[i : i + 1])) for i in range(len(w))], None)
+            return cls(None, _Batch.at(programs, *programs.cones.derivative(point)), signs)
+        samples = [known.samples[i] if kept and known and known.samples else None for i, kept in enumerate(same)]
+        new = np.flatnonzero([sample is None for sample in samples])
+        # The derivatives of small cones cost calls and not arithmetic: many samples at once.
+        chunk = max(1, min(len(w), _AT_ONCE // max(_block_entries(programs.cones), 1)))
+        for first in range(0, len(new), chunk):
+            some = new[first : first + chunk]
+            diagonal, blocks = programs.cones.derivative(point[some])
+            for k, i in enumerate(some.tolist()):
+                own = [(places, matrices[k : k + 1]) for places, matrices in blocks]
+                samples[i] = _Sample.at(programs, i, diagonal[k : k + 1], own)
+        return cls([sample for sample in samples if sample is not None], None, signs)
+
+    def take(self, index: Int[np.ndarray, " k"]) -> "KKT | None":
+        """Some of the samples; None where all are factored together."""
+        return None if self.samples is None else KKT([self.samples[i] for i in index], None, self.signs[index])
 
     def solve(
         self, top: Float[np.ndarray, "B n"], bottom: Float[np.ndarray, "B m"], *, transposed: bool
@@ -125,38 +149,50 @@ class _Sample:
         idle = np.zeros(m, bool)
         idle[: diagonal.shape[1]] = diagonal[0].numpy() == 1
         kept = np.flatnonzero(~idle)
-        # The rows that are left: D is zero for active inequalities and equations, and a block for the other cones.
+        # Of the rows that are left D is zero for active inequalities and equations, and a block for the other cones.
         place = np.full(m, -1)
         place[kept] = np.arange(len(kept))
-        rows, columns, values = [np.zeros(0, int)], [np.zeros(0, int)], [np.zeros(0)]
-        for places, matrices in blocks:
-            at = place[places.numpy()]
-            rows.append(np.broadcast_to(at[:, :, None], matrices.shape[1:]).reshape(-1))
-            columns.append(np.broadcast_to(at[:, None, :], matrices.shape[1:]).reshape(-1))
-            values.append(matrices[0].numpy().reshape(-1))
-        entries = np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))
-        D = sp.csc_array(entries, shape=(len(kept), len(kept)))
+        at = [(place[places.numpy()], matrices[0].numpy()) for places, matrices in blocks]
         if programs.sparse:
-            A, P = programs.A(sample).tocsr(), programs.quadratic(sample)
-            A_kept = A[kept]
-            top = sp.hstack([P, (A_kept.T @ D - A_kept.T)], format="csc")
-            matrix: Any = sp.vstack([top, sp.hstack([A_kept, D], format="csc")], format="csc")
-            A_idle: Any = A[np.flatnonzero(idle)]
-            shift = _SHIFT * max(1.0, abs(matrix).max())
-            corner = shift * (sp.eye_array(len(kept)) - D)
-            shifted = (matrix + sp.block_diag([shift * sp.eye_array(n), corner])).tocsc()
-            return cls(matrix, sparse_factor(shifted), kept, np.flatnonzero(idle), A_idle, n)
+            return cls._sparse(programs, sample, kept, np.flatnonzero(idle), at)
         P, A = (part[0 if programs.shared else sample].numpy() for part in programs.dense)
-        A_kept, full = A[kept], D.toarray()
-        corner = full if blocks else np.zeros((len(kept), len(kept)))
-        side = A_kept.T @ full - A_kept.T if blocks else -A_kept.T
-        matrix = np.block([[P, side], [A_kept, corner]])
+        A_kept, corner = A[kept], np.zeros((len(kept), len(kept)))
+        for where, matrices in at:
+            corner[where[:, :, None], where[:, None, :]] = matrices
+        matrix = np.empty((n + len(kept), n + len(kept)))
+        matrix[:n, :n], matrix[n:, :n], matrix[n:, n:] = P, A_kept, corner
+        matrix[:n, n:] = A_kept.T @ corner - A_kept.T if at else -A_kept.T
         shift = _SHIFT * max(1.0, float(np.abs(matrix).max(initial=0.0)))
         shifted = matrix.copy()
         shifted[:n, :n] += shift * np.eye(n)
         shifted[n:, n:] += shift * (np.eye(len(kept)) - corner)
         factor = scipy.linalg.lu_factor(shifted, check_finite=False)
         return cls(matrix, factor, kept, np.flatnonzero(idle), A[np.flatnonzero(idle)], n)
+
+    @classmethod
+    def _sparse(
+        cls,
+        programs: ConePrograms,
+        sample: int,
+        kept: np.ndarray,
+        idle: np.ndarray,
+        at: list[tuple[np.ndarray, np.ndarray]],
+    ) -> "_Sample":
+        n, A, P = programs.canonical.n, programs.A(sample).tocsr(), programs.quadratic(sample)
+        A_kept = A[kept]
+        if at:
+            values = np.concatenate([matrices.reshape(-1) for _, matrices in at])
+            rows = np.concatenate([np.broadcast_to(w[:, :, None], d.shape).reshape(-1) for w, d in at])
+            columns = np.concatenate([np.broadcast_to(w[:, None, :], d.shape).reshape(-1) for w, d in at])
+            D = sp.csc_array((values, (rows, columns)), shape=(len(kept), len(kept)))
+            matrix: Any = sp.block_array([[P, A_kept.T @ D - A_kept.T], [A_kept, D]], format="csc")
+        else:
+            D = sp.csc_array((len(kept), len(kept)))
+            matrix = sp.block_array([[P, -A_kept.T], [A_kept, D]], format="csc")
+        shift = _SHIFT * max(1.0, abs(matrix).max())
+        corner = shift * (sp.eye_array(len(kept)) - D)
+        shifted = (matrix + sp.block_diag([shift * sp.eye_array(n), corner])).tocsc()
+        return cls(matrix, sparse_factor(shifted), kept, idle, A[idle], n)
 
     def solve(self, right: np.ndarray, transposed: bool) -> tuple[np.ndarray, float]:
         """`A x + w = h` in an idle row; transposed, its unknown multiplies no cone and is given by the right-hand side."""
@@ -210,34 +246,72 @@ def sparse_factor(matrix: Any) -> Any:
         return spla.splu(matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.01, options={"SymmetricMode": True})
 
 
+def _block_entries(cones: il2o.ConeProduct) -> int:
+    """Entries of the derivative's blocks, of one sample."""
+    squares = sum(d * d for d in cones.second_order) + sum((n * (n + 1) // 2) ** 2 for n in cones.semidefinite)
+    return squares + 9 * (cones.exponential + len(cones.power))
+
+
 def polish(
-    programs: ConePrograms, x: np.ndarray, w: np.ndarray, *, steps: int, goal: float
+    programs: ConePrograms, x: np.ndarray, w: np.ndarray, *, steps: int, goal: Float[np.ndarray, " B"]
 ) -> tuple[np.ndarray, np.ndarray, Float[np.ndarray, " B"], KKT | None]:
-    """Newton steps on `F`, each kept where it lessens `|F|`.
+    """Newton steps on `F`; the best point that they come across.
 
     Returns:
         The points, `|F|`, and the factored equations where they are those of the points that are returned.
     """
-    s = project(programs, w)
-    first = residual = _norms(*programs.residuals(x, w, s))
-    kkt, current = None, False
+    residual = _norms(*programs.residuals(x, w, project(programs, w)))
+    best_x, best_w, best = x.copy(), w.copy(), residual
+    kkt: KKT | None = None
+    own, factored = programs, _Factored([None] * len(w), np.zeros(w.shape, bool))
+    open_ = np.flatnonzero(best > goal)
+    kept = open_
     for _ in range(steps):
-        if bool((residual <= goal).all()):
+        if not len(open_):
             break
-        kkt = KKT.at(programs, w)
-        dx, dw, _ = kkt.solve(*(-part for part in programs.residuals(x, w, s)), transposed=False)
+        if len(kept) < len(own):
+            own, x, w = programs.take(open_), x[kept], w[kept]
+            kkt = None if kkt is None else kkt.take(kept)
+        s = project(own, w)
+        kkt = KKT.at(own, w, kkt)
+        factored.write(open_, kkt)
+        dx, dw, _ = kkt.solve(*(-part for part in own.residuals(x, w, s)), transposed=False)
+        # A full step, even where |F| grows at first: that is how the set of active constraints is found.
         x_new, w_new = x + dx, w + dw
-        s_new = project(programs, w_new)
-        new = _norms(*programs.residuals(x_new, w_new, s_new))
-        better: Bool[np.ndarray, " B"] = new < residual
-        linear = not (programs.cones.second_order or programs.cones.semidefinite or programs.cones.exponential)
-        # On polyhedra the equations change with the signs of w alone.
-        current = linear and not programs.cones.power and bool(((w_new > 0) == (w > 0))[better].all())
-        x, w = np.where(better[:, None], x_new, x), np.where(better[:, None], w_new, w)
-        s, residual = np.where(better[:, None], s_new, s), np.where(better, new, residual)
-        if not bool(better.any()) or bool((residual <= 1e-3 * first).all() and current):
-            break
-    return x, w, residual, kkt if current else None
+        new = _norms(*own.residuals(x_new, w_new, project(own, w_new)))
+        better: Bool[np.ndarray, " k"] = new < best[open_]
+        at = open_[better]
+        best_x[at], best_w[at], best[at] = x_new[better], w_new[better], new[better]
+        # Near the rounding of the data nothing gets better, and no number comes from no number.
+        kept = np.flatnonzero((new > goal[open_]) & np.isfinite(new) & (better | (best[open_] > _ROUNDING * goal[open_])))
+        open_ = open_[kept]
+        x, w = x_new, w_new
+    if kkt is not None and (kkt.batch is None or len(own) < len(programs)):
+        kkt = factored.whole()
+    return best_x, best_w, best, kkt
+
+
+@dataclass(frozen=True, eq=False)
+class _Factored:
+    """The latest factors of every sample, while some of them are dropped from the polish."""
+
+    samples: "list[_Sample | None]"
+    signs: Bool[np.ndarray, "B m"]
+
+    def write(self, index: np.ndarray, kkt: KKT) -> None:
+        self.signs[index] = kkt.signs
+        for place, i in enumerate(index.tolist()):
+            self.samples[i] = None if kkt.samples is None else kkt.samples[place]
+
+    def whole(self) -> KKT | None:
+        """The equations of all samples, where all of them were factored one by one."""
+        found = [sample for sample in self.samples if sample is not None]
+        return KKT(found, None, self.signs) if len(found) == len(self.samples) else None
+
+
+def is_polyhedral(cones: il2o.ConeProduct) -> bool:
+    """Whether there are zero and nonnegative cones alone."""
+    return cones.size == cones.zero + cones.nonnegative
 
 
 def project(programs: ConePrograms, w: Float[np.ndarray, "B m"]) -> Float[np.ndarray, "B m"]:

@@ -83,7 +83,7 @@ class CvxpyLayer(nn.Module):
         gp: bool = False,
         solver_args: dict[str, Any] | None = None,
         tolerance: float = 1e-7,
-        polish: int = 4,
+        polish: int = 8,
         step: float = 1.0,
         workers: int | None = None,
         on_failure: Literal["warn", "raise", "ignore"] = "warn",

@@ -1,5 +1,6 @@
 """The numbers of a batch of cone programs, and how far points are from solving them."""
 
+import copy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 import implicit_l2o as il2o
@@ -61,33 +62,39 @@ class ConePrograms:
 
     def A(self, sample: int) -> sp.csc_array:
         """The constraint matrix of a sample, sparse."""
-        order, indices, indptr = self._layout
-        return sp.csc_array((-self.Ab[sample, order], indices, indptr), shape=(self.canonical.m, self.canonical.n))
+        order, template = self._layout
+        return _filled(template, -self.Ab[sample, order])
 
-    @cached_property
-    def _layout(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Which entries are those of A, column by column, and their places in the compressed format."""
-        return _compressed(self.canonical.Ab, self.canonical.n)
-
-    @cached_property
-    def _quadratic_layout(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        assert self.canonical.P is not None
-        return _compressed(self.canonical.P, self.canonical.n)
-
-    def quadratic(self, sample: int) -> sp.csc_array:
-        """P of a sample, sparse and symmetric."""
+    def quadratic(self, sample: int, *, upper: bool = False) -> sp.csc_array:
+        """P of a sample, sparse and symmetric, or its upper triangle."""
         n = self.canonical.n
         if self.P is None:
             return sp.csc_array((n, n))
-        order, indices, indptr = self._quadratic_layout
-        return sp.csc_array((self.P[sample, order], indices, indptr), shape=(n, n))
+        order, template = self._upper_layout if upper else self._quadratic_layout
+        return _filled(template, self.P[sample, order])
+
+    @cached_property
+    def _layout(self) -> tuple[np.ndarray, sp.csc_array]:
+        """Which entries are those of A, column by column, and a matrix with their places."""
+        inside = self._columns < self.canonical.n
+        return _template(self.canonical.Ab, inside, (self.canonical.m, self.canonical.n))
+
+    @cached_property
+    def _quadratic_layout(self) -> tuple[np.ndarray, sp.csc_array]:
+        assert self.canonical.P is not None
+        return _template(self.canonical.P, self.canonical.P.rows >= 0, self.canonical.P.shape)
+
+    @cached_property
+    def _upper_layout(self) -> tuple[np.ndarray, sp.csc_array]:
+        assert self.canonical.P is not None
+        return _template(self.canonical.P, self.canonical.P.rows <= self.canonical.P.columns, self.canonical.P.shape)
 
     @cached_property
     def sparse(self) -> bool:
         """Whether matrices are better kept sparse."""
         n, m = self.canonical.n, self.canonical.m
         filled = len(self.canonical.Ab.rows) + (0 if self.canonical.P is None else len(self.canonical.P.rows))
-        return (n + m) ** 2 > 40_000 and filled < 0.1 * (n * m + n * n)
+        return n + m > 500 and filled < 0.1 * (n * m + n * n)
 
     @cached_property
     def dense(self) -> tuple[Float[Tensor, "S n n"], Float[Tensor, "S m n"]]:
@@ -108,9 +115,13 @@ class ConePrograms:
         samples = 1 if self.shared else len(self)
         return samples * self.canonical.n * (self.canonical.n + self.canonical.m) <= _DENSE
 
-    def take(self, index: np.ndarray) -> "ConePrograms":
+    def take(self, index: Int[np.ndarray, " k"]) -> "ConePrograms":
         """Some of the samples."""
-        return ConePrograms(self.canonical, None if self.P is None else self.P[index], self.q[index], self.Ab[index])
+        part = ConePrograms(self.canonical, None if self.P is None else self.P[index], self.q[index], self.Ab[index])
+        # What all samples have in common is not made again.
+        common = ["_layout", "_quadratic_layout", "_upper_layout", "sparse", *(["shared", "dense"] if self.shared else [])]
+        vars(part).update({name: vars(self)[name] for name in common if name in vars(self)})
+        return part
 
     def multiply(self, x: Float[np.ndarray, "B n"]) -> Float[np.ndarray, "B m"]:
         """`A x`."""
@@ -137,11 +148,19 @@ class ConePrograms:
         return self.curvature(x) + self.q + self.multiply_transposed(s - w), self.multiply(x) + s - self.b
 
 
-def _compressed(entries: Entries, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    inside = np.flatnonzero(entries.columns < n)
+def _template(entries: Entries, kept: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, sp.csc_array]:
+    inside = np.flatnonzero(kept)
     order = inside[np.lexsort((entries.rows[inside], entries.columns[inside]))]
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(entries.columns[order], minlength=n))])
-    return order, entries.rows[order].astype(np.int32), indptr.astype(np.int32)
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(entries.columns[order], minlength=shape[1]))])
+    rows = entries.rows[order].astype(np.int32)
+    return order, sp.csc_array((np.ones(len(order)), rows, indptr.astype(np.int32)), shape=shape)
+
+
+def _filled(template: sp.csc_array, data: np.ndarray) -> sp.csc_array:
+    """Another matrix with the same places, without SciPy's checks, which take longer than small problems do."""
+    matrix = copy.copy(template)
+    matrix.data = np.ascontiguousarray(data)
+    return matrix
 
 
 def _multiply(

@@ -45,7 +45,7 @@ class ExactRule(AbstractRule):
 
     def __call__(self, of_x: np.ndarray, of_y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Solve the transposed equations."""
-        kkt = KKT.at(self.programs, self.w) if self.kkt is None else self.kkt
+        kkt = KKT.at(self.programs, self.w, self.kkt)
         of_w = derivative(self.programs.cones, self.w)(of_y) - of_y if of_y.any() else np.zeros_like(of_y)
         return kkt.solve(of_x, of_w, transposed=True)
 

@@ -15,6 +15,7 @@ from implicit_l2o.interop.cvxpy.splitting import ConicSplitting
 
 ForwardSolver: TypeAlias = Literal["auto", "splitting", "clarabel"]
 
+_GOAL = 1e-13  # relative residual at which a polish has nothing left to do
 _ROUNDS = 6  # of splitting and polish; the weights are balanced in between
 _FIRST = 1e-3  # tolerance of the first round of splitting; each one is ten times stricter
 
@@ -81,7 +82,7 @@ class Forward:
         kkt = None
         if len(good):
             own = programs if len(good) == len(programs) else programs.take(good)
-            goal = 1e-14 * float(scale[good].min())
+            goal = _GOAL * scale[good]
             x[good], w[good], found, kkt = polish(own, x[good], w[good], steps=self.steps, goal=goal)
             residual[good] = found / scale[good]
         status = np.where(residual <= self.tolerance, int(il2o.Status.CONVERGED), int(il2o.Status.MAX_STEPS))
