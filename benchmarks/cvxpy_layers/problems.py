@@ -91,7 +91,10 @@ def max_flow(n: int) -> Standard:
     side = max(3, round(np.sqrt(n / 2)))
     nodes = np.arange(side * side).reshape(side, side)
     arcs = np.concatenate(
-        [np.stack([nodes[:, :-1].ravel(), nodes[:, 1:].ravel()], 1), np.stack([nodes[:-1].ravel(), nodes[1:].ravel()], 1)]
+        [
+            np.stack([nodes[:, :-1].ravel(), nodes[:, 1:].ravel()], 1),
+            np.stack([nodes[:-1].ravel(), nodes[1:].ravel()], 1),
+        ]
     )
     count = len(arcs)
     rows, columns = np.concatenate([arcs[:, 0], arcs[:, 1]]), np.tile(np.arange(count), 2)

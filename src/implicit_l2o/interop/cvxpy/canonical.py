@@ -5,6 +5,7 @@ NeurIPS (2019), section 4.
 """
 
 import contextlib
+import importlib
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -20,6 +21,11 @@ def require_cvxpy(what: str) -> None:
     for name in ("cvxpy", "clarabel"):
         if find_spec(name) is None:
             raise ModuleNotFoundError(f"{what} needs {name}: pip install 'implicit_l2o[cvxpy]'.", name=name)
+
+
+def _cvxpy(module: str = "") -> Any:
+    """CVXPY, which is in an extra: type checkers do not know it."""
+    return importlib.import_module(f"cvxpy.{module}" if module else "cvxpy")
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,8 +113,7 @@ def canonicalise(problem: Any, parameters: list[Any], variables: list[Any], *, g
         ValueError: the problem is not DPP, or not of these parameters and variables.
         NotImplementedError: it has integer or complex variables, or a feature that CVXPY hands to no cone.
     """
-    import cvxpy as cp
-    from cvxpy.utilities import scopes
+    cp = _cvxpy()
 
     if not isinstance(problem, cp.Problem):
         raise TypeError(f"CvxpyLayer takes a cvxpy.Problem; got {type(problem).__name__}.")
@@ -121,7 +126,7 @@ def canonicalise(problem: Any, parameters: list[Any], variables: list[Any], *, g
         target, _ = reduction.apply(problem)
         log_parameters, outer = reduction.canon_methods._parameters, reduction.var_id_map
     # Parameters in the matrix of a quadratic form are affine in P, where they need no square root.
-    with scopes.quad_form_dpp_scope() if not gp else contextlib.nullcontext():
+    with _cvxpy("utilities.scopes").quad_form_dpp_scope() if not gp else contextlib.nullcontext():
         data, chain, _ = target.get_problem_data(solver=cp.CLARABEL)
     program = data[cp.settings.PARAM_PROB]
     if program.lower_bounds is not None or program.upper_bounds is not None or program.dir_cones:
@@ -256,7 +261,7 @@ def _primal_place(variable: Any, start: int, gp: bool) -> Place:
 
 def _rows_of_constraints(program: Any, ids: dict[int, int], problem: Any) -> dict[int, slice]:
     """The rows of the problem's own constraints in the dual solution; constraints that became several have none."""
-    import cvxpy as cp
+    cp = _cvxpy()
 
     kinds = [
         cp.constraints.Zero,
@@ -280,14 +285,14 @@ def _rows_of_constraints(program: Any, ids: dict[int, int], problem: Any) -> dic
 
 
 def _dual_place(variable: Any, constraint: Any, slices: dict[int, slice]) -> Place:
-    import cvxpy as cp
+    cp = _cvxpy()
 
     if constraint.id not in slices:
         raise NotImplementedError(f"CvxpyLayer has no dual variable for {constraint}: CVXPY reformulates it.")
-    if isinstance(constraint, cp.constraints.SOC | cp.constraints.ExpCone | cp.constraints.PowCone3D):
-        # CVXPY interleaves the rows of many such cones; one cone is in the order of its dual variables.
-        if constraint.num_cones() > 1:
-            raise NotImplementedError(f"CvxpyLayer has dual variables of single cones; got {constraint}.")
+    curved = isinstance(constraint, cp.constraints.SOC | cp.constraints.ExpCone | cp.constraints.PowCone3D)
+    # CVXPY interleaves the rows of many such cones; one cone is in the order of its dual variables.
+    if curved and constraint.num_cones() > 1:
+        raise NotImplementedError(f"CvxpyLayer has dual variables of single cones; got {constraint}.")
     start = slices[constraint.id].start
     for dual in constraint.dual_variables:
         if dual.id == variable.id:

@@ -1,5 +1,6 @@
 """Clarabel on a batch of cone programs, one thread a sample."""
 
+import importlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -46,10 +47,8 @@ def solve_by_clarabel(programs: ConePrograms, options: dict[str, Any], workers: 
     cones = _cones(programs.cones)
 
     def one(sample: int) -> tuple[np.ndarray, np.ndarray, int, int]:
-        import clarabel
-
         P, A = programs.quadratic(sample, upper=True), programs.A(sample)
-        solution = clarabel.DefaultSolver(P, programs.q[sample], A, programs.b[sample], cones, settings).solve()
+        solution = _clarabel().DefaultSolver(P, programs.q[sample], A, programs.b[sample], cones, settings).solve()
         status = _STATUS.get(str(solution.status), il2o.Status.MAX_STEPS)
         x, w = np.array(solution.x), np.array(solution.s) - np.array(solution.z)
         return x, w, int(status), int(solution.iterations)
@@ -66,12 +65,42 @@ def solve_by_clarabel(programs: ConePrograms, options: dict[str, Any], workers: 
     return Points(x, w, np.array([p[2] for p in found], dtype=int), np.array([p[3] for p in found], dtype=int))
 
 
-def _settings(options: dict[str, Any]) -> Any:
-    import clarabel
+def _clarabel() -> Any:
+    """Clarabel, which is in an extra: type checkers do not know it."""
+    return importlib.import_module("clarabel")
 
-    settings = clarabel.DefaultSettings()
+
+# Names of SCS, ECOS and diffcp in code for cvxpylayers: tolerances and a limit mean the same in Clarabel ...
+_TOLERANCES = ("eps", "eps_abs", "eps_rel", "abstol", "reltol", "feastol")
+_LIMITS = ("max_iters",)
+# ... and these choose how those solvers go about it, which cannot be told from a polished answer.
+_OTHERS = {
+    *("solve_method", "mode", "acceleration_lookback", "acceleration_interval", "use_indirect", "normalize", "alpha"),
+    *("scale", "rho_x", "adaptive_scale", "warm_starts", "n_jobs_forward", "n_jobs_backward", "time_limit_secs"),
+    *("derivative_mode", "lsqr_iterations"),
+}
+
+
+def _translated(options: dict[str, Any]) -> dict[str, Any]:
+    """Clarabel's settings from those that code for cvxpylayers has for its solvers."""
+    out: dict[str, Any] = {}
+    for name, value in options.items():
+        if name in _TOLERANCES:
+            # Looser than Clarabel's own would only leave more to the polish.
+            for own in ("tol_gap_abs", "tol_gap_rel", "tol_feas"):
+                out[own] = min(out.get(own, 1e-8), float(value))
+        elif name in _LIMITS:
+            out["max_iter"] = max(int(value), 200)  # a limit of first-order steps, of which one does less
+        elif name not in _OTHERS:
+            out[name] = value
+    return out
+
+
+def _settings(options: dict[str, Any]) -> Any:
+    settings = _clarabel().DefaultSettings()
     settings.verbose = False
     settings.max_threads = 1
+    options = _translated(options)
     known = [name for name in dir(settings) if not name.startswith("_") and name != "default"]
     for name, value in options.items():
         if name not in known:
@@ -84,8 +113,7 @@ def _settings(options: dict[str, Any]) -> Any:
 
 
 def _cones(product: il2o.ConeProduct) -> list[Any]:
-    import clarabel
-
+    clarabel = _clarabel()
     cones: list[Any] = []
     if product.zero:
         cones.append(clarabel.ZeroConeT(product.zero))

@@ -22,7 +22,6 @@ from implicit_l2o.interop.cvxpy.program import ConePrograms
 
 _SHIFT = 1e-9  # regularisation relative to the largest entries; refinement takes it out again
 _REFINEMENTS = 6
-_ROUNDING = 1e2  # of the goal: where a step that is no better is the last one
 _ENOUGH = 1e-9  # residual relative to the right-hand side: solved
 _AT_ONCE = 4_000_000  # entries of derivatives that are made at once
 _SMALL = 120  # rows and columns up to which all samples are factored at once
@@ -38,7 +37,7 @@ class KKT:
         signs: `(B, m)` which entries of `w` are positive: all that the equations know of it where the cones are polyhedral.
     """
 
-    samples: "list[_Sample] | None"
+    samples: "list[Sample] | None"
     batch: "_Batch | None"
     signs: Bool[np.ndarray, "B m"]
 
@@ -63,7 +62,7 @@ class KKT:
             diagonal, blocks = programs.cones.derivative(point[some])
             for k, i in enumerate(some.tolist()):
                 own = [(places, matrices[k : k + 1]) for places, matrices in blocks]
-                samples[i] = _Sample.at(programs, i, diagonal[k : k + 1], own)
+                samples[i] = Sample.at(programs, i, diagonal[k : k + 1], own)
         return cls([sample for sample in samples if sample is not None], None, signs)
 
     def take(self, index: Int[np.ndarray, " k"]) -> "KKT | None":
@@ -133,7 +132,7 @@ class _Batch:
 
 
 @dataclass(frozen=True, eq=False)
-class _Sample:
+class Sample:
     """The equations of one sample without the rows of inequalities that are not active, whose `w` follows from `x`."""
 
     matrix: Any  # of the kept unknowns, regularised by nothing
@@ -144,7 +143,8 @@ class _Sample:
     n: int
 
     @classmethod
-    def at(cls, programs: ConePrograms, sample: int, diagonal: Tensor, blocks: list[Any]) -> "_Sample":
+    def at(cls, programs: ConePrograms, sample: int, diagonal: Tensor, blocks: list[Any]) -> "Sample":
+        """Factor those of one sample, given the derivative of the projection at its `w`."""
         n, m = programs.canonical.n, programs.canonical.m
         idle = np.zeros(m, bool)
         idle[: diagonal.shape[1]] = diagonal[0].numpy() == 1
@@ -177,7 +177,7 @@ class _Sample:
         kept: np.ndarray,
         idle: np.ndarray,
         at: list[tuple[np.ndarray, np.ndarray]],
-    ) -> "_Sample":
+    ) -> "Sample":
         n, A, P = programs.canonical.n, programs.A(sample).tocsr(), programs.quadratic(sample)
         A_kept = A[kept]
         if at:
@@ -197,15 +197,15 @@ class _Sample:
     def solve(self, right: np.ndarray, transposed: bool) -> tuple[np.ndarray, float]:
         """`A x + w = h` in an idle row; transposed, its unknown multiplies no cone and is given by the right-hand side."""
         n, top, bottom = self.n, right[: self.n], right[self.n :]
+        known = bottom[self.idle]
         if transposed:
-            known = bottom[self.idle]
             top = top - self.A_idle.T @ known
         b = np.concatenate([top, bottom[self.kept]])
         solution, residual = self._refined(b, transposed)
         x = solution[:n]
         w = np.empty(len(bottom))
         w[self.kept] = solution[n:]
-        w[self.idle] = known if transposed else bottom[self.idle] - self.A_idle @ x
+        w[self.idle] = known if transposed else known - self.A_idle @ x
         return np.concatenate([x, w]), residual
 
     def _refined(self, b: np.ndarray, transposed: bool) -> tuple[np.ndarray, float]:
@@ -236,7 +236,8 @@ class _Sample:
     def _least_squares(self, matrix: Any, b: np.ndarray) -> np.ndarray:
         if sp.issparse(matrix):
             return spla.lsmr(matrix, b, atol=1e-12, btol=1e-12, maxiter=4 * len(b))[0]
-        return scipy.linalg.lstsq(matrix, b, cond=1e-10, check_finite=False)[0]
+        found: Any = scipy.linalg.lstsq(matrix, b, cond=1e-10, check_finite=False)
+        return found[0]
 
 
 def sparse_factor(matrix: Any) -> Any:
@@ -252,73 +253,6 @@ def _block_entries(cones: il2o.ConeProduct) -> int:
     return squares + 9 * (cones.exponential + len(cones.power))
 
 
-def polish(
-    programs: ConePrograms, x: np.ndarray, w: np.ndarray, *, steps: int, goal: Float[np.ndarray, " B"]
-) -> tuple[np.ndarray, np.ndarray, Float[np.ndarray, " B"], KKT | None]:
-    """Newton steps on `F`; the best point that they come across.
-
-    Returns:
-        The points, `|F|`, and the factored equations where they are those of the points that are returned.
-    """
-    residual = _norms(*programs.residuals(x, w, project(programs, w)))
-    best_x, best_w, best = x.copy(), w.copy(), residual
-    kkt: KKT | None = None
-    own, factored = programs, _Factored([None] * len(w), np.zeros(w.shape, bool))
-    open_ = np.flatnonzero(best > goal)
-    kept = open_
-    for _ in range(steps):
-        if not len(open_):
-            break
-        if len(kept) < len(own):
-            own, x, w = programs.take(open_), x[kept], w[kept]
-            kkt = None if kkt is None else kkt.take(kept)
-        s = project(own, w)
-        kkt = KKT.at(own, w, kkt)
-        factored.write(open_, kkt)
-        dx, dw, _ = kkt.solve(*(-part for part in own.residuals(x, w, s)), transposed=False)
-        # A full step, even where |F| grows at first: that is how the set of active constraints is found.
-        x_new, w_new = x + dx, w + dw
-        new = _norms(*own.residuals(x_new, w_new, project(own, w_new)))
-        better: Bool[np.ndarray, " k"] = new < best[open_]
-        at = open_[better]
-        best_x[at], best_w[at], best[at] = x_new[better], w_new[better], new[better]
-        # Near the rounding of the data nothing gets better, and no number comes from no number.
-        kept = np.flatnonzero((new > goal[open_]) & np.isfinite(new) & (better | (best[open_] > _ROUNDING * goal[open_])))
-        open_ = open_[kept]
-        x, w = x_new, w_new
-    if kkt is not None and (kkt.batch is None or len(own) < len(programs)):
-        kkt = factored.whole()
-    return best_x, best_w, best, kkt
-
-
-@dataclass(frozen=True, eq=False)
-class _Factored:
-    """The latest factors of every sample, while some of them are dropped from the polish."""
-
-    samples: "list[_Sample | None]"
-    signs: Bool[np.ndarray, "B m"]
-
-    def write(self, index: np.ndarray, kkt: KKT) -> None:
-        self.signs[index] = kkt.signs
-        for place, i in enumerate(index.tolist()):
-            self.samples[i] = None if kkt.samples is None else kkt.samples[place]
-
-    def whole(self) -> KKT | None:
-        """The equations of all samples, where all of them were factored one by one."""
-        found = [sample for sample in self.samples if sample is not None]
-        return KKT(found, None, self.signs) if len(found) == len(self.samples) else None
-
-
 def is_polyhedral(cones: il2o.ConeProduct) -> bool:
     """Whether there are zero and nonnegative cones alone."""
     return cones.size == cones.zero + cones.nonnegative
-
-
-def project(programs: ConePrograms, w: Float[np.ndarray, "B m"]) -> Float[np.ndarray, "B m"]:
-    """The nearest points of the cones."""
-    with torch.no_grad():
-        return programs.cones.project(torch.as_tensor(w)).numpy()
-
-
-def _norms(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
-    return np.sqrt(np.square(top).sum(1) + np.square(bottom).sum(1))

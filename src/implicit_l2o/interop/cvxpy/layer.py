@@ -17,7 +17,8 @@ from implicit_l2o.interop.cvxpy.affine import parameter_vector, variable_value
 from implicit_l2o.interop.cvxpy.canonical import canonicalise, require_cvxpy
 from implicit_l2o.interop.cvxpy.certificates import certificates_of
 from implicit_l2o.interop.cvxpy.interior_point import Points
-from implicit_l2o.interop.cvxpy.kkt import KKT, project
+from implicit_l2o.interop.cvxpy.kkt import KKT
+from implicit_l2o.interop.cvxpy.polish import project
 from implicit_l2o.interop.cvxpy.program import ConePrograms
 from implicit_l2o.interop.cvxpy.rules import AbstractRule, Differentiated, ExactRule, SplittingRule, ZeroWatch
 from implicit_l2o.interop.cvxpy.solution import ConicSolution, failed
@@ -26,6 +27,7 @@ from implicit_l2o.interop.cvxpy.splitting import ConicSplitting
 from implicit_l2o.interop.cvxpy.values import check_values
 
 _SOLVERS = ("auto", "splitting", "clarabel")
+_OF_CVXPYLAYERS = ("DIFFCP", "SCS", "ECOS", "MOREAU")
 
 
 @final
@@ -44,11 +46,13 @@ class CvxpyLayer(nn.Module):
         problem: a `cvxpy.Problem`, DPP.
         parameters: all of its parameters, in the order of the call.
         variables: those whose values are wanted: of the problem, or dual variables of its constraints.
-        backward: `Implicit()`, `JFB()` or `Neumann(k)`; `Implicit(solver)` with a solver of one's own iterates on the splitting
-            map instead of factoring.
-        solver: "splitting" or "clarabel" for the forward pass, or "auto"; CVXPY's name "CLARABEL" is taken as well.
+        backward: `Implicit()`, `JFB()` or `Neumann(k)`; `Implicit(solver)` with a solver of one's own iterates on the
+            splitting map instead of factoring.
+        solver: "splitting" or "clarabel" for the forward pass, or "auto"; the names of cvxpylayers' solvers are taken for
+            "auto", but for "CLARABEL" ("DIFFCP", "SCS", "ECOS", "MOREAU"): the polished answer is the same.
         gp: whether it is a (log-log convex) geometric program.
-        solver_args: settings of Clarabel by their names, as `{"max_iter": 100}`.
+        solver_args: settings of Clarabel by their names, as `{"max_iter": 100}`; the common ones of SCS, ECOS and diffcp are
+            translated (`eps`, `max_iters`) or have no effect (`acceleration_lookback`, `mode`, ...).
         tolerance: of the optimality conditions, relative to the data and the point; a sample above it is reported.
         polish: most Newton steps.
         step: weight of the splitting that `JFB` and `Neumann` differentiate, relative to the automatic one, > 0.
@@ -144,7 +148,7 @@ class CvxpyLayer(nn.Module):
         return solution
 
     def infer(self, *values: Tensor) -> tuple[ConicSolution, il2o.CertificateReport]:
-        """The solution without a graph, and a report on every constraint (by its name in CVXPY), the gap and the residual."""
+        """The solution without a graph, and a report on every constraint (in CVXPY's words), the gap and the residual."""
         with torch.no_grad():
             solution = self.solve(*values)
             return solution, certificates_of(self, solution)
@@ -246,7 +250,7 @@ class CvxpyLayer(nn.Module):
 
 
 def _solver(name: str | None) -> ForwardSolver:
-    name = "auto" if name is None else name
+    name = "auto" if name is None or name in _OF_CVXPYLAYERS else name
     if not isinstance(name, str) or name.lower() not in _SOLVERS:
         raise ValueError(f"CvxpyLayer has the solvers {', '.join(_SOLVERS)}; got solver={name!r}.")
     return name.lower()  # pyright: ignore[reportReturnType]

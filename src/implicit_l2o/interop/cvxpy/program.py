@@ -119,7 +119,13 @@ class ConePrograms:
         """Some of the samples."""
         part = ConePrograms(self.canonical, None if self.P is None else self.P[index], self.q[index], self.Ab[index])
         # What all samples have in common is not made again.
-        common = ["_layout", "_quadratic_layout", "_upper_layout", "sparse", *(["shared", "dense"] if self.shared else [])]
+        common = [
+            "_layout",
+            "_quadratic_layout",
+            "_upper_layout",
+            "sparse",
+            *(["shared", "dense"] if self.shared else []),
+        ]
         vars(part).update({name: vars(self)[name] for name in common if name in vars(self)})
         return part
 

@@ -180,7 +180,13 @@ class Differentiated(torch.autograd.Function):
 
 
 def _pull_back(
-    programs: ConePrograms, rule: AbstractRule, x: np.ndarray, y: np.ndarray, gx: np.ndarray, gy: np.ndarray, sound: np.ndarray
+    programs: ConePrograms,
+    rule: AbstractRule,
+    x: np.ndarray,
+    y: np.ndarray,
+    gx: np.ndarray,
+    gy: np.ndarray,
+    sound: np.ndarray,
 ) -> tuple[Float[np.ndarray, "B p"], Float[np.ndarray, " B"]]:
     """The cotangents of the parameter vector, and the residual of the rule; zero where a sample is not sound."""
     canonical, good = programs.canonical, np.flatnonzero(sound)

@@ -48,7 +48,7 @@ class ConicSolution:
         status: `(B,)` integers of `Status`; DIVERGED says unbounded.
         residual: `(B,)` of the optimality conditions, Euclidean, relative to the data and the point.
         gap: `(B,)` difference of primal and dual objectives, relative to one plus their size.
-        objective: `(B,)` of CVXPY's problem, in its own sense (a maximum is maximised); of the geometric program where it is one.
+        objective: `(B,)` of CVXPY's problem, in its own sense (a maximum is maximised).
         steps: `(B,)` iterations of the forward solver.
         gradient: filled by the backward pass.
     """

@@ -9,7 +9,8 @@ from jaxtyping import Float
 
 import implicit_l2o as il2o
 from implicit_l2o.interop.cvxpy.interior_point import Points, solve_by_clarabel
-from implicit_l2o.interop.cvxpy.kkt import KKT, polish, project
+from implicit_l2o.interop.cvxpy.kkt import KKT
+from implicit_l2o.interop.cvxpy.polish import polish, project
 from implicit_l2o.interop.cvxpy.program import ConePrograms
 from implicit_l2o.interop.cvxpy.splitting import ConicSplitting
 

@@ -1,7 +1,7 @@
 """Douglas-Rachford splitting of cone programs, the alternating directions of OSQP, SCS and COSMO, as a map `T`.
 
-Source: B. Stellato, G. Banjac, P. Goulart, A. Bemporad and S. Boyd, OSQP: an operator splitting solver for quadratic programs
-(2020); M. Garstka, M. Cannon and P. Goulart, COSMO (2021).
+Source: B. Stellato, G. Banjac, P. Goulart, A. Bemporad and S. Boyd, OSQP: an operator splitting solver for quadratic
+programs (2020); M. Garstka, M. Cannon and P. Goulart, COSMO (2021).
 """
 
 from abc import ABC, abstractmethod

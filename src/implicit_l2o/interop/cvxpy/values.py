@@ -67,8 +67,9 @@ def _batch_size(k: int, value: Any, parameter: Any) -> int | None:
             )
         return len(value)
     batched = ", ".join(["B", *map(str, shape)])
+    what = "shape" if value.ndim in (len(shape), len(shape) + 1) else "dimensionality"
     raise ValueError(
-        f"Invalid shape for {_named(k, parameter)}: expected {shape} or ({batched}); got {tuple(value.shape)}."
+        f"Invalid parameter {what} for {_named(k, parameter)}: expected {shape} or ({batched}); got {tuple(value.shape)}."
     )
 
 
@@ -92,5 +93,6 @@ def _check_attributes(k: int, value: Tensor, parameter: Any) -> None:
         if float(least) < -_SYMMETRY * max(1.0, float(value.abs().amax())):
             word = "positive" if sign > 0 else "negative"
             raise ValueError(
-                f"Parameter value must be {word} semidefinite: {_named(k, parameter)} has the eigenvalue {sign * float(least):g}."
+                f"Parameter value must be {word} semidefinite: {_named(k, parameter)} has the eigenvalue "
+                f"{sign * float(least):g}."
             )
