@@ -426,6 +426,33 @@ def test_sparse_problems_take_sparse_factors() -> None:
     assert torch.isfinite(costs.grad).all()
 
 
+def test_large_curved_cones_take_sparse_factors() -> None:
+    """A second-order cone of many entries, exponential and power cones and a matrix in one sparse problem."""
+    n = 150
+    x, c, X = cp.Variable(n), cp.Parameter(n), cp.Variable((2, 2), symmetric=True)
+    rows = [
+        cp.norm(x[:100] - 0.1) <= 2,
+        cp.sum(x) == 1,
+        x >= -0.2,
+        X >> 0,
+        X[0, 1] == x[0],
+        X[0, 0] + X[1, 1] == 1,
+        cp.PowCone3D(X[0, 0], X[1, 1], x[1], 0.4),
+    ]
+    curved = cp.sum(cp.exp(x[100:])) + cp.sum_squares(x) / 2
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(curved + c @ x), rows), [c], [x, X])
+    costs = (0.5 * draw(2, n)).requires_grad_()
+    solution = layer.solve(costs)
+    assert solution.residual.max() < 1e-11
+    assert layer._last is not None
+    assert layer._last[0].sparse
+    direction, step, weights = draw(2, n, seed=3), 1e-5, draw(2, n, seed=4)
+    ends = [layer(costs.detach() + sign * step * direction)[0] for sign in (1, -1)]
+    numeric = ((ends[0] - ends[1]) / (2 * step) * weights).sum()
+    (gradient,) = torch.autograd.grad((solution.variables[0] * weights).sum(), costs)
+    assert float((gradient * direction).sum()) == pytest.approx(float(numeric), rel=1e-5)
+
+
 @pytest.mark.bad_input
 def test_problems_that_are_none() -> None:
     x, a, b = cp.Variable(), cp.Parameter(name="a"), cp.Parameter(name="b")

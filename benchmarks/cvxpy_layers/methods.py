@@ -40,12 +40,11 @@ def cvxpylayers(solver: str | None, arguments: dict[str, Any]) -> Callable[[Stan
 
 METHODS: dict[str, Callable[[Standard], Layer]] = {
     "ours": ours("auto", il2o.Implicit()),
-    "ours, Clarabel": ours("clarabel", il2o.Implicit()),
-    "ours, splitting": ours("splitting", il2o.Implicit()),
     "ours, JFB": ours("auto", il2o.JFB()),
     "cvxpylayers": cvxpylayers(None, {}),
     "cvxpylayers, Clarabel": cvxpylayers(None, {"solve_method": "Clarabel"}),
     "cvxpylayers, Moreau": cvxpylayers("MOREAU", {}),
+    "ours, splitting": ours("splitting", il2o.Implicit()),
 }
 
 

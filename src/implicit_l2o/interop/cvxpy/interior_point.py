@@ -31,6 +31,11 @@ class Points:
     status: np.ndarray
     steps: np.ndarray
 
+    def take(self, index: np.ndarray) -> "Points":
+        """Some of the samples, with zeros where a number is missing."""
+        x, w = (np.where(np.isfinite(part[index]), part[index], 0.0) for part in (self.x, self.w))
+        return Points(x, w, self.status[index], self.steps[index])
+
 
 def solve_by_clarabel(programs: ConePrograms, options: dict[str, Any], workers: int | None) -> Points:
     """The solutions by an interior-point method.

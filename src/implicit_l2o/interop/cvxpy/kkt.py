@@ -24,6 +24,7 @@ _SHIFT = 1e-9  # regularisation relative to the largest entries; refinement take
 _REFINEMENTS = 6
 _ENOUGH = 1e-9  # residual relative to the right-hand side: solved
 _AT_ONCE = 4_000_000  # entries of derivatives that are made at once
+_SLIM = 8  # entries of a second-order cone up to which its derivative is a dense block
 _SMALL = 120  # rows and columns up to which all samples are factored at once
 
 
@@ -46,6 +47,7 @@ class KKT:
         """Factor the equations at `w`; those that `known` has are not factored again."""
         n, m = programs.canonical.n, programs.canonical.m
         point, signs = torch.as_tensor(w), w > 0
+        signs[:, : programs.cones.zero] = False  # whose multipliers may have either
         same = np.zeros(len(w), bool)
         if known is not None and is_polyhedral(programs.cones):
             same = (known.signs == signs).all(1)
@@ -179,20 +181,33 @@ class Sample:
         at: list[tuple[np.ndarray, np.ndarray]],
     ) -> "Sample":
         n, A, P = programs.canonical.n, programs.A(sample).tocsr(), programs.quadratic(sample)
-        A_kept = A[kept]
-        if at:
-            values = np.concatenate([matrices.reshape(-1) for _, matrices in at])
-            rows = np.concatenate([np.broadcast_to(w[:, :, None], d.shape).reshape(-1) for w, d in at])
-            columns = np.concatenate([np.broadcast_to(w[:, None, :], d.shape).reshape(-1) for w, d in at])
-            D = sp.csc_array((values, (rows, columns)), shape=(len(kept), len(kept)))
-            matrix: Any = sp.block_array([[P, A_kept.T @ D - A_kept.T], [A_kept, D]], format="csc")
+        A_kept, size = A[kept], len(kept)
+        round_ = len(programs.cones.groups("second_order"))
+        large = [(w[k], d[k]) for w, d in at[:round_] if w.shape[1] > _SLIM for k in range(len(w))]
+        at = [pair for place, pair in enumerate(at) if place >= round_ or pair[0].shape[1] <= _SLIM]
+        parts = [_diagonal_and_rank_two(D) for _, D in large]
+        values = [d.reshape(-1) for _, d in at] + [
+            np.full(len(w), c) for (w, _), (c, _, _) in zip(large, parts, strict=True)
+        ]
+        rows = [np.broadcast_to(w[:, :, None], d.shape).reshape(-1) for w, d in at] + [w for w, _ in large]
+        columns = [np.broadcast_to(w[:, None, :], d.shape).reshape(-1) for w, d in at] + [w for w, _ in large]
+        none = [np.zeros(0, int)]
+        places = np.concatenate(rows + none), np.concatenate(columns + none)
+        D = sp.csc_array((np.concatenate([*values, np.zeros(0)]), places), shape=(size, size))
+        side = A_kept.T @ D - A_kept.T if values else -A_kept.T
+        shift = _SHIFT * max(1.0, abs(P).max() if P.nnz else 0.0, abs(A).max() if A.nnz else 0.0)
+        corners = [shift * sp.eye_array(n), shift * (sp.eye_array(size) - D)]
+        if not large:
+            matrix: Any = sp.block_array([[P, side], [A_kept, D]], format="csc")
         else:
-            D = sp.csc_array((len(kept), len(kept)))
-            matrix = sp.block_array([[P, -A_kept.T], [A_kept, D]], format="csc")
-        shift = _SHIFT * max(1.0, abs(matrix).max())
-        corner = shift * (sp.eye_array(len(kept)) - D)
-        shifted = (matrix + sp.block_diag([shift * sp.eye_array(n), corner])).tocsc()
-        return cls(matrix, sparse_factor(shifted), kept, idle, A[idle], n)
+            # D = c I + U M U^T: unknowns U^T w of their own keep the matrix sparse.
+            U, UM = (_columns([(w, part[k]) for (w, _), part in zip(large, parts, strict=True)], size) for k in (1, 2))
+            below = -sp.eye_array(U.shape[1])
+            matrix = sp.block_array([[P, side, A_kept.T @ UM], [A_kept, D, UM], [None, U.T, below]], format="csc")
+            corners.append(sp.csc_array(below.shape))
+        shifted = (matrix + sp.block_diag(corners)).tocsc()
+        factor = spla.splu(shifted) if large else sparse_factor(shifted)
+        return cls(matrix, factor, kept, idle, A[idle], n)
 
     def solve(self, right: np.ndarray, transposed: bool) -> tuple[np.ndarray, float]:
         """`A x + w = h` in an idle row; transposed, its unknown multiplies no cone and is given by the right-hand side."""
@@ -200,11 +215,11 @@ class Sample:
         known = bottom[self.idle]
         if transposed:
             top = top - self.A_idle.T @ known
-        b = np.concatenate([top, bottom[self.kept]])
-        solution, residual = self._refined(b, transposed)
+        more = np.zeros(self.matrix.shape[0] - n - len(self.kept))
+        solution, residual = self._refined(np.concatenate([top, bottom[self.kept], more]), transposed)
         x = solution[:n]
         w = np.empty(len(bottom))
-        w[self.kept] = solution[n:]
+        w[self.kept] = solution[n : n + len(self.kept)]
         w[self.idle] = known if transposed else known - self.A_idle @ x
         return np.concatenate([x, w]), residual
 
@@ -238,6 +253,32 @@ class Sample:
             return spla.lsmr(matrix, b, atol=1e-12, btol=1e-12, maxiter=4 * len(b))[0]
         found: Any = scipy.linalg.lstsq(matrix, b, cond=1e-10, check_finite=False)
         return found[0]
+
+
+def _diagonal_and_rank_two(
+    D: Float[np.ndarray, "d d"],
+) -> tuple[float, Float[np.ndarray, "d 2"], Float[np.ndarray, "d 2"]]:
+    """`c, U, U M` with `D = c I + U M U^T`, for the derivative of a second-order cone's projection.
+
+    Between the cone and its polar `2 D = I + [[0, e^T], [e, r (I - e e^T)]]`, a multiple of the identity and four entries of
+    a matrix over `(1, 0)` and `(0, e)`.
+    """
+    d = len(D)
+    e = 2 * D[0, 1:]
+    U = np.zeros((d, 2))
+    if not e.any():  # the identity or zero
+        return float(D[0, 0]), U, U
+    r = (2 * np.trace(D) - d) / (d - 2)
+    U[0, 0], U[1:, 1] = 1.0, e
+    return (1 + r) / 2, U, U @ np.array([[-r, 1.0], [1.0, -r]]) / 2
+
+
+def _columns(parts: list[tuple[np.ndarray, np.ndarray]], height: int) -> sp.csc_array:
+    """A sparse matrix with two columns for each part, in its rows."""
+    rows = np.concatenate([np.repeat(w, 2) for w, _ in parts])
+    columns = np.concatenate([np.tile([2 * k, 2 * k + 1], len(w)) for k, (w, _) in enumerate(parts)])
+    values = np.concatenate([part.reshape(-1) for _, part in parts])
+    return sp.csc_array((values, (rows, columns)), shape=(height, 2 * len(parts)))
 
 
 def sparse_factor(matrix: Any) -> Any:

@@ -71,7 +71,7 @@ class CvxpyLayer(nn.Module):
         >>> problem = cp.Problem(cp.Minimize(cp.sum_squares(x - p)), [cp.sum(x) == 1, x >= 0])
         >>> layer = CvxpyLayer(problem, parameters=[p], variables=[x])
         >>> (nearest,) = layer(torch.tensor([[0.9, 0.5], [2.0, 0.0]]))
-        >>> nearest
+        >>> nearest.round(decimals=3)
         tensor([[0.7000, 0.3000],
                 [1.0000, 0.0000]])
     """
