@@ -201,8 +201,9 @@ class Sample:
             matrix: Any = sp.block_array([[P, side], [A_kept, D]], format="csc")
         else:
             # D = c I + U M U^T: unknowns U^T w of their own keep the matrix sparse.
-            U, UM = (_columns([(w, part[k]) for (w, _), part in zip(large, parts, strict=True)], size) for k in (1, 2))
-            below = -sp.eye_array(U.shape[1])
+            U = _columns([(w, part[1]) for (w, _), part in zip(large, parts, strict=True)], size)
+            UM = _columns([(w, part[2]) for (w, _), part in zip(large, parts, strict=True)], size)
+            below = -sp.eye_array(2 * len(large))
             matrix = sp.block_array([[P, side, A_kept.T @ UM], [A_kept, D, UM], [None, U.T, below]], format="csc")
             corners.append(sp.csc_array(below.shape))
         shifted = (matrix + sp.block_diag(corners)).tocsc()
