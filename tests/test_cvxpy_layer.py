@@ -247,6 +247,12 @@ def test_batches_and_dtypes() -> None:
     for i in range(5):
         assert torch.allclose(layer(means[i], root)[0], together[i], atol=1e-12)
         assert torch.allclose(layer(means[i : i + 1], root[None])[0][0], together[i], atol=1e-12)
+    assert torch.equal(layer_of(case, workers=2)(means, root)[0], together)
+    split = layer_of(case, solver="splitting")
+    first = split.solve(means, root)
+    again = split.solve(means, root, warm_start=True)
+    assert torch.allclose(again.variables[0], together, atol=1e-10)
+    assert again.steps.sum() < first.steps.sum()
     (narrow,) = layer(means.float(), root.float())
     assert narrow.dtype == torch.float32
     assert torch.allclose(narrow, together.float(), atol=1e-5)
