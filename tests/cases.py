@@ -134,6 +134,24 @@ SETS = [
         oracle=lambda x, r, c: oracles.project(x, c - r, c + r),
     ),
     OperatorCase("second-order-cone", il2o.SecondOrderCone, oracle=oracles.second_order_cone),
+    OperatorCase("exponential-cone", il2o.ExponentialCone, shape=(3,), oracle=oracles.exponential_cone),
+    OperatorCase("power-cone", lambda: il2o.PowerCone(0.3), shape=(3,), oracle=lambda x: oracles.power_cone(x, 0.3)),
+    OperatorCase(
+        "power-cone-per-sample",
+        lambda a: il2o.PowerCone(a / (1 + a)),
+        (positive("B"),),
+        shape=(3,),
+        oracle=lambda x, a: oracles.power_cone(x, float(a / (1 + a))),
+    ),
+    OperatorCase("semidefinite-cone", il2o.SemidefiniteCone, shape=(3, 3), oracle=oracles.semidefinite_cone),
+    OperatorCase(
+        "cone-product",
+        lambda: il2o.ConeProduct(
+            zero=1, nonnegative=2, second_order=(3, 2, 3), semidefinite=(2,), exponential=1, power=(0.4, 0.7)
+        ),
+        shape=(23,),
+        oracle=oracles.cone_product,
+    ),
     affine("projector", projector(FULL), FULL, N),
     affine("projector-per-sample", projector(FULL), FULL, "B", N),
     affine("projector-deficient", projector(DEFICIENT), DEFICIENT, "B", N),

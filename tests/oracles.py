@@ -69,6 +69,54 @@ def second_order_cone(x: np.ndarray) -> np.ndarray:
     return cone_program(eye, -x, [(clarabel.SecondOrderConeT, -eye, np.zeros(x.size))])
 
 
+def exponential_cone(x: np.ndarray) -> np.ndarray:
+    """`argmin |y - x|` subject to `y_1 exp(y_0 / y_1) <= y_2`."""
+    return cone_program(np.eye(3), -x, [(lambda _: clarabel.ExponentialConeT(), -np.eye(3), np.zeros(3))])
+
+
+def power_cone(x: np.ndarray, alpha: float) -> np.ndarray:
+    """`argmin |y - x|` subject to `y_0^alpha y_1^(1 - alpha) >= |y_2|`."""
+    rough = cone_program(np.eye(3), -x, [(lambda _: clarabel.PowerConeT(alpha), -np.eye(3), np.zeros(3))])
+    if np.linalg.norm(rough) < 1e-6 or np.linalg.norm(rough - x) < 1e-6:
+        return rough
+
+    # On the boundary, where Clarabel's answer has five digits: descent in the logarithms of the first two entries.
+    def point(logs: np.ndarray) -> np.ndarray:
+        return np.array([*np.exp(logs), np.sign(x[2]) * np.exp(alpha * logs[0] + (1 - alpha) * logs[1])])
+
+    def gradient(logs: np.ndarray) -> np.ndarray:
+        y = point(logs)
+        return np.array([y[0], y[1]]) * (y - x)[:2] + np.array([alpha, 1 - alpha]) * y[2] * (y - x)[2]
+
+    return point(scipy.optimize.fsolve(gradient, np.log(np.maximum(rough[:2], 1e-12)), xtol=1e-13))
+
+
+def semidefinite_cone(x: np.ndarray) -> np.ndarray:
+    """`argmin |Y - X|` subject to `Y` positive semidefinite, from the eigenvalues of the symmetric part."""
+    values, vectors = np.linalg.eigh((x + x.T) / 2)
+    return (vectors * np.maximum(values, 0)) @ vectors.T
+
+
+def cone_product(x: np.ndarray) -> np.ndarray:
+    """`argmin |y - x|` in the product of cones that `cases.py` draws."""
+    eye = np.eye(x.size)
+    sizes = [1, 2, 3, 2, 3, 3, 3, 3, 3]
+    kinds = [
+        clarabel.ZeroConeT,
+        clarabel.NonnegativeConeT,
+        *[clarabel.SecondOrderConeT] * 3,
+        lambda _: clarabel.PSDTriangleConeT(2),
+        lambda _: clarabel.ExponentialConeT(),
+        lambda _: clarabel.PowerConeT(0.4),
+        lambda _: clarabel.PowerConeT(0.7),
+    ]
+    ends = np.cumsum(sizes)
+    blocks = [
+        (kind, -eye[end - size : end], np.zeros(size)) for kind, size, end in zip(kinds, sizes, ends, strict=True)
+    ]
+    return cone_program(eye, -x, blocks)
+
+
 def l2_ball(x: np.ndarray, radius: float, center: float | np.ndarray) -> np.ndarray:
     """`argmin |y - x|` subject to `|y - center| <= radius`, as a cone."""
     n = x.size

@@ -44,6 +44,18 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     ),
     "operators.l1_ball": ("_batch", "operators.base", "operators._*", "operators.simplex"),  # its threshold
     "operators.least_squares": ("_batch", "operators.base", "operators._*", "operators.matrix"),
+    "operators._cone_kernel": ("_numba",),
+    "operators.exponential_cone": ("_batch", "_numba", "operators.base", "operators._*"),
+    "operators._cone_derivative": ("operators.semidefinite_cone",),  # its divided differences
+    "operators.cone_product": (
+        "_batch",
+        "operators._*",
+        "operators.base",
+        "operators.exponential_cone",
+        "operators.power_cone",
+        "operators.second_order_cone",
+        "operators.semidefinite_cone",
+    ),
     "problem": ("_batch", "operators.base"),
     "splittings": ("splittings.*",),
     "splittings.*": ("_batch", "problem", "operators.base", "splittings.base"),

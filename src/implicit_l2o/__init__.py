@@ -43,6 +43,10 @@ from implicit_l2o.operators import QuadraticCost as QuadraticCost
 from implicit_l2o.operators import Scale as Scale
 from implicit_l2o.operators import ScaleSet as ScaleSet
 from implicit_l2o.operators import SecondOrderCone as SecondOrderCone
+from implicit_l2o.operators import ExponentialCone as ExponentialCone
+from implicit_l2o.operators import PowerCone as PowerCone
+from implicit_l2o.operators import SemidefiniteCone as SemidefiniteCone
+from implicit_l2o.operators import ConeProduct as ConeProduct
 from implicit_l2o.operators import SeparableSum as SeparableSum
 from implicit_l2o.operators import Simplex as Simplex
 from implicit_l2o.operators import SmoothSum as SmoothSum

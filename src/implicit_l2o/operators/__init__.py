@@ -11,9 +11,11 @@ from implicit_l2o.operators.base import AbstractSet as AbstractSet
 from implicit_l2o.operators.base import AbstractSmooth as AbstractSmooth
 from implicit_l2o.operators.bilinear_game import BilinearGame as BilinearGame
 from implicit_l2o.operators.box import Box as Box
+from implicit_l2o.operators.cone_product import ConeProduct as ConeProduct
 from implicit_l2o.operators.conjugate import Conjugate as Conjugate
 from implicit_l2o.operators.convolution import Convolution2D as Convolution2D
 from implicit_l2o.operators.entropic_simplex import EntropicSimplex as EntropicSimplex
+from implicit_l2o.operators.exponential_cone import ExponentialCone as ExponentialCone
 from implicit_l2o.operators.finite_differences import FiniteDifferences2D as FiniteDifferences2D
 from implicit_l2o.operators.free import Free as Free
 from implicit_l2o.operators.graph import Graph as Graph
@@ -31,11 +33,13 @@ from implicit_l2o.operators.logit import Logit as Logit
 from implicit_l2o.operators.matrix import Matrix as Matrix
 from implicit_l2o.operators.monotone_sum import MonotoneSum as MonotoneSum
 from implicit_l2o.operators.nonnegative_orthant import NonnegativeOrthant as NonnegativeOrthant
+from implicit_l2o.operators.power_cone import PowerCone as PowerCone
 from implicit_l2o.operators.product_set import ProductSet as ProductSet
 from implicit_l2o.operators.quadratic_cost import QuadraticCost as QuadraticCost
 from implicit_l2o.operators.scale import Scale as Scale
 from implicit_l2o.operators.scale import ScaleSet as ScaleSet
 from implicit_l2o.operators.second_order_cone import SecondOrderCone as SecondOrderCone
+from implicit_l2o.operators.semidefinite_cone import SemidefiniteCone as SemidefiniteCone
 from implicit_l2o.operators.separable_sum import SeparableSum as SeparableSum
 from implicit_l2o.operators.simplex import Simplex as Simplex
 from implicit_l2o.operators.smooth_sum import SmoothSum as SmoothSum

@@ -1,0 +1,1 @@
+"""CVXPY layers side by side: ours, cvxpylayers with its backends, on twelve standard problems."""

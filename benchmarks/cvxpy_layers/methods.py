@@ -1,0 +1,53 @@
+"""The layers that are compared: each gives the solution of a batch and its gradient."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import implicit_l2o as il2o
+from benchmarks.cvxpy_layers.problems import Standard
+
+Layer = Callable[..., tuple[Tensor, ...]]
+
+
+def ours(solver: str, backward: il2o.AbstractBackward) -> Callable[[Standard], Layer]:
+    def build(standard: Standard) -> Layer:
+        from implicit_l2o.interop.cvxpy import CvxpyLayer
+
+        return CvxpyLayer(
+            standard.problem,
+            standard.parameters,
+            standard.variables,
+            solver=solver,
+            backward=backward,
+            on_failure="ignore",
+        )
+
+    return build
+
+
+def cvxpylayers(solver: str | None, arguments: dict[str, Any]) -> Callable[[Standard], Layer]:
+    def build(standard: Standard) -> Layer:
+        from cvxpylayers.torch import CvxpyLayer  # pyright: ignore[reportMissingImports]
+
+        layer = CvxpyLayer(standard.problem, standard.parameters, standard.variables, solver=solver)
+        return lambda *values: layer(*values, solver_args=arguments)
+
+    return build
+
+
+METHODS: dict[str, Callable[[Standard], Layer]] = {
+    "ours": ours("auto", il2o.Implicit()),
+    "ours, JFB": ours("auto", il2o.JFB()),
+    "cvxpylayers": cvxpylayers(None, {}),
+    "cvxpylayers, Clarabel": cvxpylayers(None, {"solve_method": "Clarabel"}),
+    "cvxpylayers, Moreau": cvxpylayers("MOREAU", {}),
+    "ours, splitting": ours("splitting", il2o.Implicit()),
+}
+
+
+def gradient(x: tuple[Tensor, ...], values: list[Tensor], weights: Tensor) -> Tensor:
+    """Of a fixed linear loss, with respect to the first parameter."""
+    return torch.autograd.grad((x[0] * weights).sum(), values[0])[0]

@@ -1,0 +1,112 @@
+"""One problem at one size: every method in turns, a line of JSON after each; a method that fails says why.
+
+    python -m benchmarks.cvxpy_layers.one "lasso" 20 --batch 32 --repeats 3
+
+Processor time of this process, so that other work on the machine counts less; the repetitions of all methods alternate.
+Accuracy is measured against a solution whose optimality conditions hold to 1e-12, checked on one sample against CVXPY with
+Clarabel at a tolerance of 1e-12; gradients against central differences of such solutions along a random direction.
+"""
+
+import argparse
+import json
+import time
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.cvxpy_layers.methods import METHODS, gradient
+from benchmarks.cvxpy_layers.problems import PROBLEMS, Standard
+from implicit_l2o.interop.cvxpy import CvxpyLayer
+
+STEP = 1e-5  # of the central differences
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("problem", choices=PROBLEMS)
+    parser.add_argument("size", type=int)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    standard = PROBLEMS[arguments.problem](arguments.size)
+    values = [value.requires_grad_() for value in standard.values(arguments.batch)]
+    layer = CvxpyLayer(standard.problem, standard.parameters, standard.variables, on_failure="ignore")
+    reference = layer.solve(*(value.detach() for value in values))
+    weights = torch.randn(reference.variables[0].shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    facts: dict[str, Any] = {
+        "variables": layer.canonical.n,
+        "rows": layer.canonical.m,
+        "reference_residual": float(reference.residual.max()),
+    }
+    direction = _direction(values[0])
+    ends = [_loss(layer, values, direction, sign * STEP, weights) for sign in (1, -1)]
+    slope = (ends[0] - ends[1]) / (2 * STEP)
+    _say({"facts": facts})
+    built: dict[str, Any] = {}
+    for repeat in range(arguments.repeats):
+        for name, build in METHODS.items():
+            if repeat and name not in built:
+                continue
+            try:
+                if name not in built:
+                    start = time.process_time()
+                    built[name] = build(standard)
+                    _say({"method": name, "setup": time.process_time() - start})
+                start = time.process_time()
+                x = built[name](*values)
+                middle = time.process_time()
+                of_first = gradient(x, values, weights)
+                end = time.process_time()
+            except Exception as error:
+                built.pop(name, None)
+                _say({"method": name, "failure": f"{type(error).__name__}: {error}"[:200]})
+                continue
+            found = (of_first * direction).flatten(1).sum(1).sum()
+            _say(
+                {
+                    "method": name,
+                    "forward": middle - start,
+                    "backward": end - middle,
+                    "x_error": float((x[0].detach() - reference.variables[0]).abs().max()),
+                    "gradient_error": float((found - slope).abs() / slope.abs().clamp_min(1e-12)),
+                }
+            )
+    _say({"facts": {"agreement_with_cvxpy": _agreement(standard, values, reference)}})
+
+
+def _direction(like: torch.Tensor) -> torch.Tensor:
+    direction = torch.randn(like.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    return direction / direction.norm()
+
+
+def _loss(layer: CvxpyLayer, values: list[Any], direction: Any, step: float, weights: Any) -> Any:
+    with torch.no_grad():
+        (x, *_) = layer(values[0] + step * direction, *values[1:])
+        return (x * weights).sum()
+
+
+def _agreement(standard: Standard, values: list[torch.Tensor], reference: Any) -> float | None:
+    """The largest difference of the first sample's solution to CVXPY's; None where Clarabel does not get that far."""
+    import cvxpy as cp
+
+    for parameter, value in zip(standard.parameters, values, strict=True):
+        own = value[0] if value.ndim > len(parameter.shape) else value
+        parameter.value = own.detach().numpy()
+    tight = dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas"), 1e-12)
+    try:
+        standard.problem.solve(solver=cp.CLARABEL, **tight)
+    except cp.SolverError:
+        return None
+    return float(np.abs(standard.variables[0].value - reference.variables[0][0].detach().numpy()).max())
+
+
+def _say(record: dict[str, Any]) -> None:
+    print(json.dumps(record), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""Forward solves of a batch of cone programs to full accuracy: a solver, then Newton steps on the optimality conditions."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+import implicit_l2o as il2o
+from implicit_l2o.interop.cvxpy.interior_point import Points, solve_by_clarabel
+from implicit_l2o.interop.cvxpy.kkt import KKT
+from implicit_l2o.interop.cvxpy.polish import polish, project
+from implicit_l2o.interop.cvxpy.program import ConePrograms
+from implicit_l2o.interop.cvxpy.splitting import ConicSplitting
+
+ForwardSolver: TypeAlias = Literal["auto", "splitting", "clarabel"]
+
+_GOAL = 1e-13  # relative residual at which a polish has nothing left to do
+_ROUNDS = 6  # of splitting and polish; the weights are balanced in between
+_FIRST = 1e-3  # tolerance of the first round of splitting; each one is ten times stricter
+
+
+@dataclass(frozen=True, eq=False)
+class Solved:
+    """Points of a batch after polish.
+
+    Attributes:
+        points: primal points and `w = s - y`.
+        residual: `(B,)` of the optimality conditions, relative to the data and the point.
+        kkt: the factored equations at the points where they are at hand.
+    """
+
+    points: Points
+    residual: Float[np.ndarray, " B"]
+    kkt: KKT | None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Forward:
+    """How to solve.
+
+    Args:
+        solver: "clarabel", "splitting", or "auto": Clarabel, which was the faster one in almost all rows of
+            `benchmarks.cvxpy_layers`, and splitting from where it ended for samples that it did not solve.
+        options: settings of Clarabel by their names.
+        workers: threads of Clarabel.
+        steps: Newton steps of the polish.
+        tolerance: of the relative residual; above it a sample is not called solved.
+        max_steps: of a round of splitting.
+        accelerated: whether the splitting takes Anderson's acceleration.
+    """
+
+    solver: ForwardSolver
+    options: dict[str, Any]
+    workers: int | None
+    steps: int
+    tolerance: float
+    max_steps: int = 500
+    accelerated: bool = True
+
+    def __call__(self, programs: ConePrograms, start: Points | None) -> Solved:
+        """Solve, all numbers being finite."""
+        if self.solver == "splitting":
+            return self._by_splitting(programs, start)
+        solved = self._by_clarabel(programs)
+        missed = np.flatnonzero(solved.points.status == il2o.Status.MAX_STEPS)
+        if self.solver == "clarabel" or not len(missed):
+            return solved
+        return _merge(solved, missed, self._by_splitting(programs.take(missed), solved.points.take(missed)))
+
+    def _by_clarabel(self, programs: ConePrograms) -> Solved:
+        points = solve_by_clarabel(programs, self.options, self.workers)
+        return self._finish(programs, points)
+
+    def _finish(self, programs: ConePrograms, points: Points) -> Solved:
+        """Polish those that have an answer, and judge them."""
+        scale = sizes(programs, points)
+        lost = np.isin(points.status, [int(il2o.Status.INFEASIBLE), int(il2o.Status.DIVERGED)])
+        lost |= ~(np.isfinite(points.x).all(1) & np.isfinite(points.w).all(1))
+        x, w = (np.where(lost[:, None], 0.0, part) for part in (points.x, points.w))
+        residual = np.full(len(programs), np.inf)
+        good = np.flatnonzero(~lost)
+        kkt = None
+        if len(good):
+            own = programs if len(good) == len(programs) else programs.take(good)
+            goal = _GOAL * scale[good]
+            x[good], w[good], found, kkt = polish(own, x[good], w[good], steps=self.steps, goal=goal)
+            residual[good] = found / scale[good]
+        status = np.where(residual <= self.tolerance, int(il2o.Status.CONVERGED), int(il2o.Status.MAX_STEPS))
+        status = np.where(lost, points.status, status)
+        return Solved(Points(x, w, status, points.steps), residual, kkt)
+
+    def _by_splitting(self, programs: ConePrograms, start: Points | None) -> Solved:
+        n, m = programs.canonical.n, programs.canonical.m
+        x, w = (np.zeros((len(programs), size)) for size in (n, m)) if start is None else (start.x, start.w)
+        solved = Solved(Points(x, w, np.full(len(x), int(il2o.Status.MAX_STEPS)), np.zeros(len(x), int)), x[:, 0], None)
+        step, steps = 1.0, np.zeros(len(x), int)
+        for level in range(_ROUNDS):
+            splitting = ConicSplitting.of(programs, step=step)
+            stopping = il2o.Stopping(atol=0.0, rtol=_FIRST * 0.1**level, max_steps=self.max_steps, check_every=20)
+            solver = il2o.Anderson(stopping, memory=8) if self.accelerated else il2o.KrasnoselskiiMann(stopping)
+            with torch.no_grad():
+                z0 = splitting.lift(torch.as_tensor(x), torch.as_tensor(w))
+                point = il2o.fixed_point(splitting, z0, solver=solver, on_failure="ignore")
+                moved = splitting(point.z) - point.z
+                x, w = (part.numpy() for part in splitting.point(point.z))
+            steps = steps + point.steps.numpy()
+            status = np.full(len(x), int(il2o.Status.MAX_STEPS))
+            if level >= 1:
+                status = certificates(programs, splitting, moved.numpy(), status)
+            solved = self._finish(programs, Points(x, w, status, steps))
+            if bool((solved.points.status != il2o.Status.MAX_STEPS).all()):
+                break
+            step *= _balance(programs, x, w, solved.points.status)
+        return solved
+
+
+def sizes(programs: ConePrograms, points: Points) -> Float[np.ndarray, " B"]:
+    """What residuals are relative to: one and the norms of the terms that add up to zero at a solution."""
+    s = np.where(np.isfinite(points.w), points.w, 0.0)
+    y = s - project(programs, s)
+    parts = (programs.q, programs.b, programs.multiply_transposed(y), s)
+    return 1.0 + np.max([np.sqrt(np.square(part).sum(1)) for part in parts], 0)
+
+
+def certificates(
+    programs: ConePrograms, splitting: ConicSplitting, moved: np.ndarray, status: np.ndarray
+) -> np.ndarray:
+    """INFEASIBLE or DIVERGED for samples whose last movement is a certificate of it.
+
+    Source: G. Banjac, P. Goulart, B. Stellato and S. Boyd, Infeasibility detection in the alternating direction method of
+    multipliers for convex optimization (2019).
+    """
+    n = programs.canonical.n
+    dx, dv = moved[:, :n], moved[:, n:]
+    ray = project(programs, dv)
+    dy = splitting.rho.numpy() * (ray - dv)
+    small = 1e-5
+
+    def norm(part: np.ndarray) -> np.ndarray:
+        return np.sqrt(np.square(part).sum(1))
+
+    of_y, of_x = norm(dy), norm(dx)
+    infeasible = (
+        (of_y > 0)
+        & (norm(programs.multiply_transposed(dy)) <= small * of_y)
+        & ((programs.b * dy).sum(1) < -small * of_y * (1 + norm(programs.b)))
+    )
+    Ax = programs.multiply(dx)
+    unbounded = (
+        (of_x > 0)
+        & (norm(programs.curvature(dx)) <= small * of_x)
+        & ((programs.q * dx).sum(1) < -small * of_x * (1 + norm(programs.q)))
+        & (norm(Ax + project(programs, -Ax)) <= small * of_x)
+    )
+    status = np.where(infeasible, int(il2o.Status.INFEASIBLE), status)
+    return np.where(unbounded & ~infeasible, int(il2o.Status.DIVERGED), status)
+
+
+def _balance(programs: ConePrograms, x: np.ndarray, w: np.ndarray, status: np.ndarray) -> float:
+    """By how much the weights should grow, OSQP's rule: the root of the ratio of the relative residuals."""
+    s = project(programs, w)
+    dual, primal = programs.residuals(x, w, s)
+    y = s - w
+    open_ = status == il2o.Status.MAX_STEPS
+
+    def relative(part: np.ndarray, *terms: np.ndarray) -> np.ndarray:
+        size = np.max([np.abs(term).max(1, initial=0.0) for term in terms], 0)
+        return np.abs(part).max(1, initial=0.0) / np.maximum(size, 1e-12)
+
+    first = relative(primal, programs.multiply(x), s, programs.b)
+    second = relative(dual, programs.curvature(x), programs.multiply_transposed(y), programs.q)
+    ratio = np.sqrt(np.maximum(first, 1e-14) / np.maximum(second, 1e-14))[open_]
+    return float(np.clip(np.exp(np.log(ratio).mean()), 0.05, 20.0))
+
+
+def _merge(whole: Solved, index: np.ndarray, part: Solved) -> Solved:
+    """With another try at some samples, where it is better."""
+    better = part.residual < whole.residual[index]
+    index, points, residual = index[better], whole.points, whole.residual.copy()
+    x, w, status, steps = (getattr(points, name).copy() for name in ("x", "w", "status", "steps"))
+    x[index], w[index], status[index] = part.points.x[better], part.points.w[better], part.points.status[better]
+    steps[index] += part.points.steps[better]
+    residual[index] = part.residual[better]
+    return Solved(Points(x, w, status, steps), residual, None)
