@@ -30,7 +30,7 @@ class GroupSort(nn.Module):
         return torch.stack([torch.maximum(first, second), torch.minimum(first, second)], dim=2).flatten(1, 2)
 
 
-NONEXPANSIVE: tuple[type[nn.Module], ...] = (GroupSort, nn.ReLU, nn.Tanh, nn.Softplus, nn.Identity)
+NONEXPANSIVE: tuple[type[nn.Module], ...] = (GroupSort, nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Softplus, nn.Identity)
 
 
 def check_nonexpansive(activation: nn.Module) -> None:
@@ -38,6 +38,8 @@ def check_nonexpansive(activation: nn.Module) -> None:
     if not isinstance(activation, NONEXPANSIVE):
         permitted = ", ".join(kind.__name__ for kind in NONEXPANSIVE)
         raise ValueError(f"activation must be 1-Lipschitz, one of {permitted}; got {type(activation).__name__}.")
+    if isinstance(activation, nn.LeakyReLU) and abs(activation.negative_slope) > 1:
+        raise ValueError(f"a LeakyReLU is 1-Lipschitz for |negative_slope| <= 1; got {activation.negative_slope}.")
 
 
 class AbstractConvexActivation(ABC):
