@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from implicit_l2o.data import images
-from implicit_l2o.data.images import load_digits, load_mnist
+from implicit_l2o.data import _hub, images
+from implicit_l2o.data.images import load_cifar10, load_digits, load_mnist, load_svhn
 
 NAME = "mnist/train-00000-of-00001.parquet"
 DATA = Path(os.environ.get("IL2O_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -33,12 +33,12 @@ def pixels(count: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (count, SIDE, SIDE), dtype=np.uint8)
 
 
-def write(folder: Path, rows: list[tuple[bytes | None, int | None]], name: str = NAME) -> Path:
+def write(folder: Path, rows: list[tuple[bytes | None, int | None]], name: str = NAME, column: str = "image") -> Path:
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     table = pa.table(
         {
-            "image": pa.array(
+            column: pa.array(
                 [{"bytes": data, "path": None} for data, _ in rows],
                 pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
             ),
@@ -218,7 +218,7 @@ def hub(source: tuple[Path, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> Ite
     hub = Hub((source[0] / NAME).read_bytes())
     thread = threading.Thread(target=hub.server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    monkeypatch.setattr(images, "HUB", hub.url)
+    monkeypatch.setattr(_hub, "HUB", hub.url)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     yield hub
     hub.server.shutdown()
@@ -258,11 +258,70 @@ def test_broken_download_leaves_nothing(change, reason: str, hub: Hub, tmp_path:
 
 
 def test_offline_names_the_folder_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "HUB", "http://127.0.0.1:9")  # nothing listens there
+    monkeypatch.setattr(_hub, "HUB", "http://127.0.0.1:9")  # nothing listens there
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with pytest.raises(ConnectionError, match=r"could not be downloaded .*; give a folder \(folder=\)") as error:
         download(tmp_path)
     assert "\n" not in str(error.value)
+
+
+COLOUR = {
+    "svhn": (load_svhn, "cropped_digits", "image", "ufldl-stanford/svhn"),
+    "cifar10": (load_cifar10, "plain_text", "img", "uoft-cs/cifar10"),
+}
+
+
+def coloured(count: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("name", COLOUR)
+def test_colour_images_are_decoded_once_and_then_mapped(name: str, tmp_path: Path) -> None:
+    load_colour, inner, column, _ = COLOUR[name]
+    shown = coloured(4)
+    rows: list[tuple[bytes | None, int | None]] = [(encoded(image), 9 - i) for i, image in enumerate(shown)]
+    write(tmp_path / "source", rows, f"{inner}/test-00000-of-00001.parquet", column)
+    for folder in (tmp_path / "source", tmp_path / "source" / inner):
+        found = load_colour(folder, split="test", cache=tmp_path / "cache", progress=False)
+        assert np.array_equal(found.images, shown)
+        assert found.labels.tolist() == [9, 8, 7, 6]
+    assert isinstance(found.images, np.memmap)
+    assert found.side == 32
+    stored, labels = found.bytes([3, 1])
+    assert np.array_equal(stored.numpy(), shown[[3, 1]].transpose(0, 3, 1, 2))
+    assert labels.tolist() == [6, 8]
+    scaled, _ = found.tensors([3, 1])
+    assert np.allclose(scaled.numpy() * 255, stored.numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", COLOUR)
+def test_grey_images_are_no_colour_images(name: str, tmp_path: Path) -> None:
+    load_colour, inner, column, repository = COLOUR[name]
+    write(tmp_path, [(encoded(coloured(1)[0, :, :, 0]), 1)], f"{inner}/train-00000-of-00001.parquet", column)
+    with pytest.raises(ValueError, match=r"row 0: expected a colour \(mode RGB\) image of 32x32 .* got mode L, 32x32"):
+        load_colour(tmp_path, cache=tmp_path / "cache", progress=False)
+    with pytest.raises(FileNotFoundError, match=rf"no {inner}/test-00000-of-00001\.parquet .*{repository}"):
+        load_colour(tmp_path, split="test", cache=tmp_path / "cache", progress=False)
+
+
+def test_colour_images_are_downloaded_into_a_folder_of_their_own(hub: Hub, tmp_path: Path) -> None:
+    """The two repositories must not share a path in the cache, and the request names the repository."""
+    write(tmp_path, [(encoded(coloured(1)[0]), 1)], "x.parquet", "img")
+    hub.content = hub.sent = (tmp_path / "x.parquet").read_bytes()
+    hub.digest = hashlib.sha256(hub.content).hexdigest()
+    assert len(load_cifar10(cache=tmp_path / "cache", progress=False)) == 1
+    assert (tmp_path / "cache" / "cifar10" / "plain_text" / "train-00000-of-00001.parquet").is_file()
+
+
+@pytest.mark.skipif(
+    not (DATA / "cifar10").is_dir(), reason="no CIFAR-10: set IL2O_DATA to a folder with cifar10/plain_text/*.parquet"
+)
+def test_real_cifar10(tmp_path: Path) -> None:
+    test = load_cifar10(DATA / "cifar10", split="test", cache=tmp_path / "cache", progress=False)
+    assert test.images.shape == (10_000, 32, 32, 3)
+    assert np.bincount(test.labels).tolist() == [1000] * 10
+    # The mean of the test set as PNG is 0.4942, 0.4851, 0.4504; the copy may be encoded as JPEG.
+    assert test.images.mean((0, 1, 2)) / 255 == pytest.approx([0.4942, 0.4851, 0.4504], abs=2e-3)
 
 
 @pytest.mark.skipif(

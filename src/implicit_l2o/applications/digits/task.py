@@ -18,6 +18,7 @@ from implicit_l2o.applications.digits.examined import Examined, strangers
 from implicit_l2o.applications.digits.figures import certificate_gallery, draw_digit, label_shares
 from implicit_l2o.applications.digits.metrics import CrossEntropy
 from implicit_l2o.applications.digits.model import CLASSES, DIGITS, TOLERANCE, Architecture, ImplicitClassifier
+from implicit_l2o.data.augmentation import RandomCrop
 from implicit_l2o.training import About, AbstractTask, Optimization, Samples, Splits
 
 _REFERENCES = 10_000  # training images that the latent distance is fitted to, at most
@@ -221,10 +222,4 @@ def random_shift(images: Float[Tensor, "B 1 H W"], most: int) -> Float[Tensor, "
         >>> float(moved.sum()), float(moved[0, 0, 1:4, 1:4].sum())
         (1.0, 1.0)
     """
-    batch, _, height, width = images.shape
-    offset = torch.randint(0, 2 * most + 1, (2, batch, 1)).to(images.device)  # on the CPU: one generator to restore
-    rows = torch.arange(height, device=images.device) + offset[0]
-    columns = torch.arange(width, device=images.device) + offset[1]
-    padded = F.pad(images, (most, most, most, most))[:, 0]
-    sample = torch.arange(batch, device=images.device)[:, None, None]
-    return padded[sample, rows[:, :, None], columns[:, None, :]][:, None]
+    return RandomCrop(most)(images)

@@ -1,8 +1,8 @@
 """The encoders `Q` and readouts `S` around a latent map: the published sizes, by Wu Fung et al., JFB (AAAI 2022), section 5.
 
-`MNIST` has 35,856 parameters, `SVHN` and `CIFAR10` 163,744, `CIFAR10_AUGMENTED` 843,430, as the stored networks of the paper
-have. 256 of the 163,744 there are batch normalisations in the readout that nothing calls; here the same two, of 64 channels each,
-normalise the injection and the equilibrium. Batch normalisation stands before and after the solve, never in it.
+`MNIST` has 35,856 parameters, `SVHN` and `CIFAR10` 163,744, `CIFAR10_AUGMENTED` 843,430, as many as the paper's networks.
+Of the 163,744 there, 256 belong to two batch normalisations of 64 channels that nothing calls; here two such normalise
+the injection and the equilibrium. Batch normalisation stands before and after the solve, never in it.
 """
 
 from abc import ABC, abstractmethod

@@ -27,7 +27,7 @@ _APPROACH = 5  # iterations to near an equilibrium, before the Jacobian there is
 class RestrictableMap(Protocol):
     """`T` of a batch, which a solver can narrow to the samples that are not done."""
 
-    def __call__(self, z: Tensor) -> Tensor:
+    def __call__(self, z: Tensor, /) -> Tensor:
         """`T(z)`, per sample."""
         ...
 
@@ -94,9 +94,10 @@ class LatentMap:
 @final
 @dataclass(frozen=True)
 class Proven(AbstractContraction):
-    """`R` contracts by `gamma` for all weights: each convolution is divided by a proven bound of its norm where that exceeds 1.
+    """`R` contracts by `gamma` for all weights.
 
-    Between the two convolutions of a block stands `GroupSort`, or the leaky rectifier where the number of channels is odd.
+    Each convolution is divided by a proven bound of its norm where that exceeds 1. Between the two
+    convolutions of a block stands `GroupSort`, or the leaky rectifier where the number of channels is odd.
 
     Args:
         gamma: the factor, in (0, 1).

@@ -30,8 +30,8 @@ class MonotoneConvolution(il2o.AbstractMonotone):
     With `H = m I + A^T A`, whose spectrum lies in `[m, m + a^2]`, and `<z, S z> = 0`, for every step `t`
     `|(I - t (H - S)) z|^2 <= (q(t)^2 + t^2 k) |z|^2`, `q(t) = max(|1 - t m|, |1 - t (m + a^2)|)`, `k = s^2 + a^2 s`:
     the cross term is `2 t^2 <(H - c I) z, S z>` for `c = m + a^2 / 2`. So the forward step is nonexpansive for `t <= 2 beta`
-    with `beta` the smaller of `h / (h^2 + k)` over `h = m` and `h = m + a^2`, which makes `F` `beta`-cocoercive (`F` is affine:
-    `|I - 2 beta M| <= 1` says `<M z, z> >= beta |M z|^2`).
+    with `beta` the smaller of `h / (h^2 + k)` over `h = m` and `h = m + a^2`, which makes `F` `beta`-cocoercive: it is
+    affine, and `|I - 2 beta M| <= 1` says `<M z, z> >= beta |M z|^2`.
 
     Args:
         gram: kernel of `A`, `(channels, channels, k, k)`.
