@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
             continue
         kind = float if field.name == "rtol" else kinds.get(field.name, int)
         found.add_argument(option, type=kind, default=field.default, choices=choices, help="default: %(default)s")
-    found.add_argument("--folder", type=Path, help="of MNIST's parquet files; downloaded when not given")
+    found.add_argument("--folder", type=Path, help="of the data set's parquet files; downloaded when not given")
     found.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     found.add_argument("--modes", nargs="+", help="by their names in the table; default: all")
     found.add_argument("--name", help="of the results file and of the figures; default: jfb_<data>")

@@ -71,7 +71,7 @@ def step_bytes(network: ImageClassifier, images: Tensor, labels: Tensor) -> int:
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore", il2o.ConvergenceWarning)
         step()  # the gradients are made once
-        return peak_memory(step)
+        return peak_memory(step, device=images.device)
 
 
 def hypotheses(network: ImageClassifier, images: Tensor, labels: Tensor) -> dict[str, Any] | None:
@@ -156,7 +156,7 @@ class _Latent(il2o.AbstractSplitting):
         return z
 
     def infeasible(self, z: Tensor) -> Tensor:
-        return torch.zeros(len(z), dtype=torch.bool)
+        return torch.zeros(len(z), dtype=torch.bool, device=z.device)
 
 
 def _gradient(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -10,10 +11,18 @@ import torch
 from torch import Tensor
 
 import implicit_l2o as il2o
-from implicit_l2o.applications.images.architecture import DIGITS, MNIST, AbstractArchitecture
+from implicit_l2o.applications.images.architecture import (
+    CIFAR10,
+    CIFAR10_AUGMENTED,
+    DIGITS,
+    MNIST,
+    SVHN,
+    AbstractArchitecture,
+)
 from implicit_l2o.applications.images.latent import AbstractContraction, Estimated, Proven
 from implicit_l2o.applications.images.model import ImageClassifier
-from implicit_l2o.data.images import LabelledImages, load_digits, load_mnist
+from implicit_l2o.data.augmentation import AbstractAugmentation, HorizontalFlip, RandomCrop, RandomErasing
+from implicit_l2o.data.images import LabelledImages, load_cifar10, load_digits, load_mnist, load_svhn
 from implicit_l2o.training import Optimization
 
 Labelled: TypeAlias = tuple[Tensor, Tensor]
@@ -27,14 +36,37 @@ class Source:
         architecture: of the network.
         gamma: its published contraction factor.
         held_out: training images that validate.
+        load: the images of a split, from a folder or downloaded; None for the digits, which are one set.
+        augmentation: of the training images.
     """
 
     architecture: AbstractArchitecture
     gamma: float
     held_out: int
+    load: Callable[..., LabelledImages] | None = None
+    augmentation: tuple[AbstractAugmentation, ...] = ()
 
 
-SOURCES = {"digits": Source(DIGITS, 0.9, 300), "mnist": Source(MNIST, 0.5, 5000)}
+_PHOTOGRAPH = (0.485, 0.456, 0.406)  # the mean colour, which erased rectangles get
+
+SOURCES = {
+    "digits": Source(DIGITS, 0.9, 300),
+    "mnist": Source(MNIST, 0.5, 5000, load_mnist),
+    "svhn": Source(SVHN, 0.9, 5000, load_svhn),
+    "cifar10": Source(CIFAR10, 0.9, 5000, load_cifar10),
+    "cifar10_augmented": Source(
+        CIFAR10_AUGMENTED,
+        0.5,
+        5000,
+        load_cifar10,
+        # As published, in training alone.
+        (
+            HorizontalFlip(),
+            RandomCrop(2, fill=0.449),
+            RandomErasing(0.95, area=(0.1, 0.25), ratio=(0.2, 5.0), value=_PHOTOGRAPH),
+        ),
+    ),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +74,8 @@ class Setting:
     """One comparison; whatever is here is the same for every mode.
 
     Args:
-        data: `"digits"` (scikit-learn's, no download) or `"mnist"`.
+        data: `"digits"` (scikit-learn's, no download), `"mnist"`, `"svhn"`, `"cifar10"` or `"cifar10_augmented"`, each with
+            the published network.
         train: images to train on at most, the first of the split; None takes all.
         validation: to choose the epoch by, likewise.
         test: to report, likewise.
@@ -90,6 +123,11 @@ class Setting:
     def architecture(self) -> AbstractArchitecture:
         """The sizes of the network."""
         return SOURCES[self.data].architecture
+
+    @property
+    def augmentation(self) -> tuple[AbstractAugmentation, ...]:
+        """What is done to training images."""
+        return SOURCES[self.data].augmentation
 
     @property
     def contraction(self) -> AbstractContraction:
@@ -143,7 +181,8 @@ class Setting:
 
 def _load(data: str, folder: Path | None) -> tuple[LabelledImages, LabelledImages | None]:
     """Images to train on and, where they are given apart, to test on."""
-    if data == "digits":
+    load = SOURCES[data].load
+    if load is None:
         return load_digits(), None
     progress = sys.stderr.isatty()
-    return load_mnist(folder, split="train", progress=progress), load_mnist(folder, split="test", progress=progress)
+    return load(folder, split="train", progress=progress), load(folder, split="test", progress=progress)

@@ -35,11 +35,12 @@ def train(
 
     Returns:
         `epochs`, a record each; `best`, the number of the chosen one; its `validation_accuracy`; `test_accuracy`;
-        and the `hypotheses` of the theorem at the end of the training.
+        and the `hypotheses` of the theorem at the end of a training by JFB.
     """
-    training, validation, test = splits
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    training, validation, test = ((images.to(device), labels.to(device)) for images, labels in splits)
     watched = Watched(mode)
-    network = setting.network(seed, watched)
+    network = setting.network(seed, watched).to(device)
     optimization = setting.optimization()
     optimizer = optimization.optimizer(network)
     schedule = optimization.scheduler(optimizer, setting.epochs * -(-len(training[0]) // setting.batch_size))
@@ -60,7 +61,8 @@ def train(
             if record["validation_accuracy"] > best:
                 best, chosen = record["validation_accuracy"], copy.deepcopy(network.state_dict())
         with torch.random.fork_rng(devices=[]):
-            theorem = hypotheses(network, *examined)  # after the last step
+            # After the last step; it is about training by JFB, and slow.
+            theorem = hypotheses(network, *examined) if isinstance(mode, il2o.JFB) else None
         network.load_state_dict(chosen)
         tested = _evaluate(network, test, "test")
     accuracies = [record["validation_accuracy"] for record in records]
@@ -85,11 +87,13 @@ def _epoch(
     """Train one epoch; its times, and how the solves went."""
     network.train()
     clocks = {name: [0.0, 0.0] for name in ("forward", "backward", "step")}
-    loss_sum = torch.zeros(())
+    loss_sum = torch.zeros((), device=data[0].device)
     seen = {name: [] for name in ("steps", "residual", "unsolved", "adjoint_steps", "adjoint_unsolved")}
     watched.seconds = 0.0
     for index in torch.randperm(len(data[0]), generator=order).split(setting.batch_size):
         images, labels = data[0][index], data[1][index]
+        for change in setting.augmentation:
+            images = change(images, order)
         began = _clocks()
         loss = F.cross_entropy(network(images).x, labels)
         began = _add(clocks["forward"], began)
@@ -139,6 +143,8 @@ def _evaluate(network: ImageClassifier, data: Labelled, name: str) -> dict[str, 
 
 
 def _clocks() -> tuple[float, float]:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()  # the processor's time then says little; the wall's is the one to read
     return time.perf_counter(), time.process_time()
 
 
