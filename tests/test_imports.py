@@ -103,6 +103,13 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "cli": (*PUBLIC, "applications", "applications.*", "experiment", "experiment.*", *TOOLS),
 }
 
+# What the colour images read of the digits: they have the same certificates, metrics and figures.
+SHARED = {
+    "images": tuple(
+        f"applications.digits.{module}" for module in ("certificates", "data", "examined", "figures", "metrics")
+    )
+}
+
 # At module level the core and what is built on it import these alone; everything else is imported where it is used.
 LIGHT = {"torch", "numpy", "jaxtyping", "typing_extensions"}
 
@@ -119,7 +126,7 @@ def row(name: str) -> tuple[str, ...] | None:
     allowed = MAY_IMPORT.get(f"{package}.*") if "." in name else None
     if allowed is not None and package == "applications":
         task = name.split(".")[1]
-        allowed = (*allowed, f"applications.{task}", f"applications.{task}.*")
+        allowed = (*allowed, f"applications.{task}", f"applications.{task}.*", *SHARED.get(task, ()))
     return allowed
 
 

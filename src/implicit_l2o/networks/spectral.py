@@ -72,7 +72,10 @@ def conv2d_norm_bound(
     # A real kernel's frequencies come in conjugate pairs of equal norm: rfft2 keeps one of each pair.
     response = torch.fft.rfft2(kernel.to(torch.float64), s=torus)
     blocks = response.permute(2, 3, 0, 1).flatten(0, 1)
-    return _round_up(_gram_bound(blocks, iterations).amax(), kernel, kernel.numel())
+    with torch.no_grad():
+        largest = _gram_bound(blocks, iterations).argmax()
+    # The gradient of a maximum is that of the largest block: the others need no graph.
+    return _round_up(_gram_bound(blocks[largest], iterations), kernel, kernel.numel())
 
 
 def _gram_bound(matrix: Tensor, iterations: int) -> Tensor:
@@ -83,12 +86,17 @@ def _gram_bound(matrix: Tensor, iterations: int) -> Tensor:
     gram = matrix if matrix.shape[-1] <= matrix.shape[-2] else matrix.mH
     log_bound = torch.zeros(matrix.shape[:-2], dtype=torch.float64, device=matrix.device)
     for k in range(iterations):
-        size = torch.linalg.matrix_norm(gram).clamp_min(tiny)
+        size = _size(gram).clamp_min(tiny)
         log_bound = log_bound + size.log() / 2**k
-        gram = gram / size[..., None, None]
+        gram = gram * size.reciprocal()[..., None, None]
         gram = gram.mH @ gram
-    size = torch.linalg.matrix_norm(gram).clamp_min(tiny)
-    return (log_bound + size.log() / 2**iterations).exp()
+    return (log_bound + _size(gram).clamp_min(tiny).log() / 2**iterations).exp()
+
+
+def _size(matrix: Tensor) -> Tensor:
+    """The Frobenius norm of each matrix; of complex ones by their parts, which is several times faster than by moduli."""
+    parts = torch.view_as_real(matrix.resolve_conj()) if matrix.is_complex() else matrix.unsqueeze(-1)
+    return torch.linalg.vector_norm(parts, dim=(-3, -2, -1))
 
 
 def _round_up(bound: Tensor, like: Tensor, entries: int) -> Tensor:

@@ -2,16 +2,18 @@
 
 import errno
 import sys
-from typing import Literal, final
+from abc import abstractmethod
+from typing import final
 
 import numpy as np
 from sklearn.model_selection import train_test_split
+from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from implicit_l2o.data.images import LabelledImages, load_digits, load_mnist
+from implicit_l2o.data.images import LabelledImages, Split, load_digits, load_mnist
 from implicit_l2o.training import AbstractData, Splits
 
-_DIGITS_HELD_OUT, _MNIST_HELD_OUT = 300, 5000
+_DIGITS_HELD_OUT, _HUB_HELD_OUT = 300, 5000
 
 
 @final
@@ -44,12 +46,11 @@ class DigitsData(AbstractData):
         return Splits(*(TensorDataset(*digits.tensors(index)) for index in (train, validation, test)))
 
 
-@final
-class MnistData(AbstractData):
-    """MNIST: 55,000 / 5,000 of the training images, stratified, drawn by the seed, and the standard 10,000 test images.
+class AbstractHubData(AbstractData):
+    """A data set of the public hub: 5,000 of the training images for validation, stratified, and the standard test images.
 
     Args:
-        folder: holds MNIST's parquet files as `implicit_l2o.data.images.load_mnist` wants them; None downloads them, once.
+        folder: holds the parquet files as the data set's loader wants them; None downloads them, once.
         batch_size: see `AbstractData`, as for the others.
         evaluation_batch: images at once without training.
         workers: processes that fetch batches.
@@ -68,6 +69,15 @@ class MnistData(AbstractData):
         super().__init__(batch_size=batch_size, evaluation_batch=evaluation_batch, workers=workers, seed=seed)
         self.folder = folder
 
+    @abstractmethod
+    def images(self, split: Split) -> LabelledImages:
+        """The images of a split of the hub's, from the folder."""
+
+    @abstractmethod
+    def tensors(self, images: LabelledImages, index: np.ndarray | slice) -> tuple[Tensor, Tensor]:
+        """Those that the index chooses, as the model takes them, and their labels."""
+
+    @final
     def prepare_data(self) -> None:
         """Download and decode, on one process.
 
@@ -76,23 +86,36 @@ class MnistData(AbstractData):
         """
         try:
             for split in ("train", "test"):
-                self._images(split)
+                self.images(split)
         except ConnectionError as error:
             raise ConnectionError(f"{error} The key is data.init_args.folder") from error
         except (FileNotFoundError, ValueError) as error:
             # With the folder as its file name: the command then names the key that holds it.
             raise OSError(errno.ENOENT, str(error).rstrip("."), self.folder) from error
 
+    @final
     def load(self) -> Splits:
-        """Intensities in [0, 1] and labels."""
-        images, test = self._images("train"), self._images("test")
-        train, validation = _split(images, np.arange(len(images)), _MNIST_HELD_OUT, self.run_seed)
-        return Splits(
-            *(TensorDataset(*part) for part in (images.tensors(train), images.tensors(validation), test.tensors()))
-        )
+        """Images and labels."""
+        images, test = self.images("train"), self.images("test")
+        train, validation = _split(images, np.arange(len(images)), _HUB_HELD_OUT, self.run_seed)
+        parts = ((images, train), (images, validation), (test, slice(None)))
+        return Splits(*(TensorDataset(*self.tensors(*part)) for part in parts))
 
-    def _images(self, split: Literal["train", "test"]) -> LabelledImages:
+
+@final
+class MnistData(AbstractHubData):
+    """MNIST: 55,000 / 5,000 of the training images, stratified, drawn by the seed, and the standard 10,000 test images.
+
+    The options are those of `AbstractHubData`, the files those of `implicit_l2o.data.images.load_mnist`.
+    """
+
+    def images(self, split: Split) -> LabelledImages:
+        """See `AbstractHubData`."""
         return load_mnist(self.folder, split=split, progress=sys.stderr.isatty())
+
+    def tensors(self, images: LabelledImages, index: np.ndarray | slice) -> tuple[Tensor, Tensor]:
+        """Intensities in [0, 1]."""
+        return images.tensors(index)
 
 
 def _split(images: LabelledImages, index: np.ndarray, held_out: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

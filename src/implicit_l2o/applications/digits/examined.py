@@ -1,15 +1,17 @@
 """Sets of images under the certificates of a trained network: test images, and images unlike all training images."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 import implicit_l2o as il2o
-from implicit_l2o.training import Samples
+from implicit_l2o.training import AbstractTask, Samples
 
+_STRANGERS = 300  # images of each kind that the training never saw, at most
 _SEED = 0  # of the strangers: the same noise in every run
 
 
@@ -27,7 +29,7 @@ class Examined:
         names: of the properties.
     """
 
-    images: Float[Tensor, "N 1 side side"]
+    images: Float[Tensor, "N colours side side"]
     target: Int[Tensor, " N"] | None
     answer: Int[Tensor, " N"]
     values: Float[Tensor, "N P"]
@@ -62,8 +64,8 @@ class Examined:
         return float((labels == label).double().mean())
 
 
-def strangers(images: Float[Tensor, "N 1 side side"]) -> dict[str, Float[Tensor, "N 1 side side"]]:
-    """Images of kinds that no training image has, made of the given digits (the noise of their intensities' range).
+def strangers(images: Float[Tensor, "N colours side side"]) -> dict[str, Float[Tensor, "N colours side side"]]:
+    """Images of kinds that no training image has, made of the given images (the noise of their intensities' range).
 
     Example:
         >>> import torch
@@ -78,4 +80,49 @@ def strangers(images: Float[Tensor, "N 1 side side"]) -> dict[str, Float[Tensor,
         "inverted": 1.0 - images,
         "rotated": images.rot90(1, (2, 3)),
         "shuffled": images.flatten(1).gather(1, order).reshape(images.shape),
+    }
+
+
+@torch.no_grad()
+def examine_kinds(
+    task: AbstractTask, samples: Samples, images: Float[Tensor, "N colours side side"], labels: Int[Tensor, " N"]
+) -> dict[str, Examined]:
+    """The test images, and images made of them that are unlike all training images, under the task's certificates.
+
+    Args:
+        task: trained and calibrated.
+        samples: what it found of the test images.
+        images: those, intensities in [0, 1].
+        labels: their classes.
+    """
+    examined = {"test": Examined.of(samples, images, labels)}
+    for kind, strange in strangers(images[:_STRANGERS]).items():
+        found = task.examine(strange.to(task.device))
+        part = Samples(
+            answer=found["answer"].cpu(),
+            values=found["values"].cpu(),
+            labels=found["labels"].cpu(),
+            worst=found["worst"].cpu(),
+            names=samples.names,
+        )
+        examined[kind] = Examined.of(part, strange)
+    return examined
+
+
+def shares_by_kind(examined: Mapping[str, Examined]) -> dict[str, Any]:
+    """How accurate the trusted answers are, and what the certificates say of test images and of strangers.
+
+    By kind of image, `trusted` is the share that pass every certificate, `flagged` the share that fail at least one,
+    `flagged_by_doubt_alone` the share that fail the softmax's own confidence.
+    """
+    test = examined["test"]
+    trusted = test.worst == il2o.Label.PASS
+    right = test.answer == test.target
+    return {
+        "accuracy_trusted": float(right[trusted].double().mean()) if bool(trusted.any()) else None,
+        "trusted": {kind: part.share(part.worst, il2o.Label.PASS) for kind, part in examined.items()},
+        "flagged": {kind: part.share(part.worst, il2o.Label.FAIL) for kind, part in examined.items()},
+        "flagged_by_doubt_alone": {
+            kind: part.share(part.label("doubt"), il2o.Label.FAIL) for kind, part in examined.items()
+        },
     }

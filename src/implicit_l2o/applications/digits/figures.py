@@ -3,7 +3,7 @@
 Texts and axes are in matplotlib's defaults, which the report sets to its page's colours; the labels in Okabe and Ito's.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from implicit_l2o.applications.digits.examined import Examined
 COLOURS = {il2o.Label.PASS: "#009e73", il2o.Label.WARN: "#e69f00", il2o.Label.FAIL: "#d55e00"}
 _SHORT = {
     "distance to the fixed point (bound)": "equilibrium",
+    "distance to the fixed point (estimate)": "equilibrium",
     "solve error / label margin": "margin",
     "doubt": "doubt",
     "latent distance": "distance",
@@ -26,12 +27,12 @@ _SHORT = {
 _COLUMNS = 10
 
 
-def draw_digit(figure: Figure, image: Tensor, answer: int, target: int | None) -> None:
+def draw_digit(figure: Figure, image: Tensor, answer: int | str, target: int | str | None) -> None:
     """One image with its predicted label, and the true one where it is known.
 
     Args:
         figure: empty.
-        image: `(1, side, side)`, intensities in [0, 1].
+        image: `(1 or 3, side, side)`, intensities in [0, 1].
         answer: the predicted class.
         target: the true class.
 
@@ -50,16 +51,20 @@ def draw_digit(figure: Figure, image: Tensor, answer: int, target: int | None) -
     ax.set_title(f"read as {answer}{known}")
 
 
-def certificate_gallery(examined: Mapping[str, Examined]) -> Figure:
+def certificate_gallery(
+    examined: Mapping[str, Examined], *, noun: str = "digits", classes: Sequence[str] = tuple("0123456789")
+) -> Figure:
     """Images with their predicted labels, framed by the worst certificate: typical, doubtful, strangers.
 
     Args:
         examined: the test images as `"test"`, and other kinds.
+        noun: what the images are.
+        classes: the names of the labels.
     """
     test = examined["test"]
     rows = [
-        ("typical\ntest digits", test, _one_a_class(test)),
-        ("least certain\ntest digits", test, _least_certain(test)),
+        (f"typical\ntest {noun}", test, _one_a_class(test)),
+        (f"least certain\ntest {noun}", test, _least_certain(test)),
     ]
     for kind, part in examined.items():
         if kind != "test":
@@ -70,7 +75,7 @@ def certificate_gallery(examined: Mapping[str, Examined]) -> Figure:
         axes[row, 0].set_ylabel(title, rotation=0, ha="right", va="center", labelpad=14, fontsize=10)
         for column in range(_COLUMNS):
             if column < len(index):
-                _certified(axes[row, column], part, int(index[column]))
+                _certified(axes[row, column], part, int(index[column]), classes)
             else:
                 axes[row, column].set_axis_off()
     _verdict_legend(figure)
@@ -78,11 +83,12 @@ def certificate_gallery(examined: Mapping[str, Examined]) -> Figure:
     return figure
 
 
-def label_shares(examined: Mapping[str, Examined]) -> Figure:
+def label_shares(examined: Mapping[str, Examined], *, noun: str = "digits") -> Figure:
     """Shares of PASS, WARN and FAIL by kind of image: the softmax's own confidence beside all certificates.
 
     Args:
         examined: by kind.
+        noun: what the images are.
     """
     figure = _figure(10.4, 0.52 * len(examined) + 1.5)
     axes = figure.subplots(1, 2, sharey=True)
@@ -97,7 +103,7 @@ def label_shares(examined: Mapping[str, Examined]) -> Figure:
                     ax.text(left + share / 2, row, f"{share:.0f}", ha="center", va="center", color="white", fontsize=9)
                 left += share
         ax.set(title=title, xlim=(0, 100), xlabel="share of images, %", yticks=range(len(examined)))
-        ax.set_yticklabels([f"{kind} digits" if kind == "test" else kind for kind in examined])
+        ax.set_yticklabels([f"{kind} {noun}" if kind == "test" else kind for kind in examined])
         ax.tick_params(left=False)
         ax.spines[["top", "right", "left"]].set_visible(False)
     axes[0].invert_yaxis()
@@ -108,20 +114,22 @@ def label_shares(examined: Mapping[str, Examined]) -> Figure:
 
 
 def _show(ax: Axes, image: Tensor) -> None:
-    ax.imshow(image[0].numpy(), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+    pixels = image[0] if len(image) == 1 else image.permute(1, 2, 0)
+    ax.imshow(pixels.numpy(), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
     ax.set(xticks=[], yticks=[])
 
 
-def _certified(ax: Axes, part: Examined, sample: int) -> None:
+def _certified(ax: Axes, part: Examined, sample: int, classes: Sequence[str]) -> None:
     """One image; above it the predicted label, below it the certificates that do not pass."""
     verdict = il2o.Label(int(part.worst[sample]))
     _show(ax, part.images[sample])
     for spine in ax.spines.values():
         spine.set(color=COLOURS[verdict], linewidth=3.5)
     predicted = int(part.answer[sample])
-    ax.set_title(str(predicted), fontsize=10, pad=4)
+    ax.set_title(classes[predicted], fontsize=10, pad=4)
     if part.target is not None and predicted != int(part.target[sample]):
-        ax.set_title(f"{predicted} (is {int(part.target[sample])})", fontsize=10, pad=4, color=COLOURS[il2o.Label.FAIL])
+        title = f"{classes[predicted]} (is {classes[int(part.target[sample])]})"
+        ax.set_title(title, fontsize=10, pad=4, color=COLOURS[il2o.Label.FAIL])
     reasons = [
         _SHORT[name]
         for name, label in zip(part.names, part.labels[sample].tolist(), strict=True)

@@ -14,7 +14,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 import implicit_l2o as il2o
 from implicit_l2o.applications.digits.certificates import Doubt, ErrorOverMargin, LatentDistance
-from implicit_l2o.applications.digits.examined import Examined, strangers
+from implicit_l2o.applications.digits.examined import Examined, examine_kinds, shares_by_kind
 from implicit_l2o.applications.digits.figures import certificate_gallery, draw_digit, label_shares
 from implicit_l2o.applications.digits.metrics import CrossEntropy
 from implicit_l2o.applications.digits.model import CLASSES, DIGITS, TOLERANCE, Architecture, ImplicitClassifier
@@ -22,7 +22,6 @@ from implicit_l2o.data.augmentation import RandomCrop
 from implicit_l2o.training import About, AbstractTask, Optimization, Samples, Splits
 
 _REFERENCES = 10_000  # training images that the latent distance is fitted to, at most
-_STRANGERS = 300  # images of each kind that the training never saw, at most
 _EVALUATION_BATCH = 500
 
 
@@ -159,23 +158,8 @@ class DigitsTask(AbstractTask):
         draw_digit(figure, sample["inputs"], int(sample["answer"]), None if target is None else int(target))
 
     def findings(self, samples: Samples, splits: Splits) -> Mapping[str, Any]:
-        """How accurate the trusted answers are, and what the certificates say of test images and of strangers.
-
-        By kind of image, `trusted` is the share that pass every certificate, `flagged` the share that fail at least one,
-        `flagged_by_doubt_alone` the share that fail the softmax's own confidence.
-        """
-        examined = self.examine_kinds(samples)
-        test = examined["test"]
-        trusted = test.worst == il2o.Label.PASS
-        right = test.answer == test.target
-        return {
-            "accuracy_trusted": float(right[trusted].double().mean()) if bool(trusted.any()) else None,
-            "trusted": {kind: part.share(part.worst, il2o.Label.PASS) for kind, part in examined.items()},
-            "flagged": {kind: part.share(part.worst, il2o.Label.FAIL) for kind, part in examined.items()},
-            "flagged_by_doubt_alone": {
-                kind: part.share(part.label("doubt"), il2o.Label.FAIL) for kind, part in examined.items()
-            },
-        }
+        """See `shares_by_kind`."""
+        return shares_by_kind(self.examine_kinds(samples))
 
     def figures(self, samples: Samples, splits: Splits) -> Mapping[str, tuple[Figure, str]]:
         """Images under their certificates, and how many of each kind of image pass."""
@@ -196,18 +180,7 @@ class DigitsTask(AbstractTask):
     def examine_kinds(self, samples: Samples) -> dict[str, Examined]:
         """The test images, and images made of them that are unlike all training images, under the certificates."""
         images, labels = samples.batch[:2]
-        examined = {"test": Examined.of(samples, images, labels)}
-        for kind, strange in strangers(images[:_STRANGERS]).items():
-            found = self.examine(strange.to(self.device))
-            part = Samples(
-                answer=found["answer"].cpu(),
-                values=found["values"].cpu(),
-                labels=found["labels"].cpu(),
-                worst=found["worst"].cpu(),
-                names=samples.names,
-            )
-            examined[kind] = Examined.of(part, strange)
-        return examined
+        return examine_kinds(self, samples, images, labels)
 
 
 def random_shift(images: Float[Tensor, "B 1 H W"], most: int) -> Float[Tensor, "B 1 H W"]:

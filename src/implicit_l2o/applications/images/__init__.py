@@ -9,8 +9,11 @@ from implicit_l2o.applications.images.architecture import AbstractArchitecture a
 from implicit_l2o.applications.images.architecture import DeepNet as DeepNet
 from implicit_l2o.applications.images.architecture import ResidualNet as ResidualNet
 from implicit_l2o.applications.images.architecture import ShallowNet as ShallowNet
+from implicit_l2o.applications.images.data import Cifar10Data as Cifar10Data
+from implicit_l2o.applications.images.data import SvhnData as SvhnData
 from implicit_l2o.applications.images.latent import AbstractContraction as AbstractContraction
 from implicit_l2o.applications.images.latent import Estimated as Estimated
 from implicit_l2o.applications.images.latent import Proven as Proven
 from implicit_l2o.applications.images.model import ImageClassifier as ImageClassifier
 from implicit_l2o.applications.images.monotone import Monotone as Monotone
+from implicit_l2o.applications.images.task import ImageTask as ImageTask

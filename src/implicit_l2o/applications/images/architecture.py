@@ -11,10 +11,10 @@ from typing import final
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from torch import Tensor, nn
 
-from implicit_l2o.applications.images.latent import SLOPE
+from implicit_l2o.applications.images.blocks import SLOPE
 from implicit_l2o.applications.images.readout import Readout
 
 _HIDDEN = 16  # channels of the first encoder layer and of the readout
@@ -24,11 +24,10 @@ _PHOTOGRAPHS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as t
 _PAD = 0.449  # of the normalised pixels around the images of `DeepNet`
 
 
-@dataclass(frozen=True, kw_only=True)
 class AbstractArchitecture(ABC):
     """Sizes of a classifier, and how its encoder and its readout are made.
 
-    Args:
+    Attributes:
         side: height and width of the images, pixels.
         mean: of the intensities in [0, 1], one a colour; the encoder subtracts it.
         std: what the encoder divides by then.
@@ -284,8 +283,20 @@ class DeepNet(AbstractArchitecture):
         )
 
 
+def intensities(images: Num[Tensor, "B colours H W"]) -> Float[Tensor, "B colours H W"]:
+    """Bytes as float32 in [0, 1], a 255th each; anything else as it is.
+
+    Example:
+        >>> import torch
+        >>> from implicit_l2o.applications.images.architecture import intensities
+        >>> intensities(torch.tensor([[[[0, 255]]]], dtype=torch.uint8))
+        tensor([[[[0., 1.]]]])
+    """
+    return images.to(torch.float32) / 255 if images.dtype == torch.uint8 else images
+
+
 class Normalise(nn.Module):
-    """`(x - mean) / std`, a colour each.
+    """`(x - mean) / std`, a colour each, of bytes or of intensities in [0, 1].
 
     Args:
         mean: of the intensities.
@@ -300,9 +311,9 @@ class Normalise(nn.Module):
         self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
 
-    def forward(self, images: Float[Tensor, "B colours H W"]) -> Float[Tensor, "B colours H W"]:
+    def forward(self, images: Num[Tensor, "B colours H W"]) -> Float[Tensor, "B colours H W"]:
         """See the class."""
-        return (images - self.mean) / self.std
+        return (intensities(images) - self.mean) / self.std
 
 
 class StridedBlock(nn.Module):

@@ -9,21 +9,20 @@ normalisation inside `R` would couple the samples of a solve, and is left out.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol, final
+from typing import Protocol, final, runtime_checkable
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from implicit_l2o.networks import AveragedNet, GroupSort, NonexpansiveConvNet
+from implicit_l2o.applications.images.blocks import SLOPE, AbstractBlock, LeakyBlock, max_min_block
+from implicit_l2o.networks import GroupSort, NonexpansiveConvNet, NonexpansiveMap
 
-SLOPE = 0.1  # of every leaky rectifier
 _APPROACH = 5  # iterations to near an equilibrium, before the Jacobian there is estimated
 
 
+@runtime_checkable
 class RestrictableMap(Protocol):
     """`T` of a batch, which a solver can narrow to the samples that are not done."""
 
@@ -56,6 +55,10 @@ class AbstractLatent(nn.Module, ABC):
     def factor(self) -> float:
         """The contraction factor that the map is built for: proven, or wanted."""
 
+    @abstractmethod
+    def words(self) -> tuple[str, tuple[str, ...]]:
+        """The latent equation in LaTeX, and what is guaranteed of it, in sentences."""
+
 
 class AbstractContraction(ABC):
     """How the solution of the latent equation is made unique: the choice that stands in an experiment's file."""
@@ -67,24 +70,22 @@ class AbstractContraction(ABC):
 
 @dataclass(frozen=True, eq=False)
 class LatentMap:
-    """`R(u; v) = gamma A_k(... A_1(u + v))`.
+    """`R(u; v) = gamma A_k(... A_1(u + v))`; the last block has `gamma` in its weights.
 
     Args:
         blocks: the `A_i`, shared by the batch.
         injection: `v`, `(B, channels, side, side)`.
-        factor: `gamma`.
     """
 
-    blocks: tuple[Callable[[Tensor], Tensor], ...]
+    blocks: tuple[AbstractBlock, ...]
     injection: Float[Tensor, "B channels side side"]
-    factor: float
 
     def __call__(self, u: Float[Tensor, "B channels side side"]) -> Float[Tensor, "B channels side side"]:
         """`R(u; v)`, per sample."""
         x = u + self.injection
         for block in self.blocks:
             x = block(x)
-        return self.factor * x
+        return x
 
     def restrict(self, index: Int[Tensor, " k"]) -> "LatentMap":
         """The map of the samples `index` alone: lets the solver drop finished samples."""
@@ -177,17 +178,19 @@ class ProvenLatent(AbstractLatent):
     def __init__(self, channels: int, side: int, blocks: int, gamma: float) -> None:
         super().__init__()
         activation = GroupSort() if channels % 2 == 0 else nn.LeakyReLU(SLOPE)
-        nets = (
+        self.nets = nn.ModuleList(
             NonexpansiveConvNet((channels, channels, channels), shape=(side, side), activation=activation)
             for _ in range(blocks)
         )
-        self.blocks = nn.ModuleList(AveragedNet(net) for net in nets)
         self.gamma = gamma
 
     def condition(self, injection: Float[Tensor, "B channels side side"]) -> LatentMap:
         """See `AbstractLatent`."""
-        blocks = (block for block in self.blocks if isinstance(block, AveragedNet))
-        return LatentMap(tuple(block.condition() for block in blocks), injection, self.gamma)
+        nets = [net for net in self.nets if isinstance(net, NonexpansiveConvNet)]
+        keeps = _keeps(len(nets), self.gamma)
+        return LatentMap(
+            tuple(_folded(net.condition(), keep) for net, keep in zip(nets, keeps, strict=True)), injection
+        )
 
     def regulate(self, injection: Float[Tensor, "B channels side side"]) -> None:
         """Nothing: the bound holds for all weights."""
@@ -201,53 +204,14 @@ class ProvenLatent(AbstractLatent):
         """`gamma`."""
         return self.gamma
 
-
-@dataclass(frozen=True, eq=False)
-class ResidualBlock:
-    """`A(x) = (x + N(x)) / 2`, `N(x) = s(W_2 s(W_1 x + b_1) + b_2)` with `s` the leaky rectifier.
-
-    Args:
-        weights: two kernels `(channels, channels, 3, 3)`.
-        biases: two vectors `(channels,)`.
-    """
-
-    weights: tuple[Tensor, Tensor]
-    biases: tuple[Tensor, Tensor]
-
-    def __call__(self, x: Float[Tensor, "B channels side side"]) -> Float[Tensor, "B channels side side"]:
-        """`A(x)`, per sample."""
-        inner = x
-        for weight, bias in zip(self.weights, self.biases, strict=True):
-            inner = F.leaky_relu(F.conv2d(inner, weight, bias, padding=1), SLOPE)
-        return torch.lerp(x, inner, 0.5)
-
-    def jacobian_norm(
-        self,
-        x: Float[Tensor, "B channels side side"],
-        direction: Float[Tensor, "1 channels side side"],
-        rounds: int,
-    ) -> tuple[Float[Tensor, ""], Float[Tensor, "1 channels side side"]]:
-        """The largest `|dN/dx|` over the batch as power iteration sees it, a lower bound, and the direction it ended at."""
-        slopes = []
-        inner = x
-        for weight, bias in zip(self.weights, self.biases, strict=True):
-            before = F.conv2d(inner, weight, bias, padding=1)
-            slopes.append(torch.where(before > 0, 1.0, SLOPE).to(x.dtype))
-            inner = before * slopes[-1]
-        w = direction.expand_as(x)
-        size = x.new_zeros(len(x))
-        for turn in range(rounds + 1):
-            w = w / _size(w).clamp_min(torch.finfo(x.dtype).tiny)
-            image = w
-            for weight, slope in zip(self.weights, slopes, strict=True):
-                image = slope * F.conv2d(image, weight, padding=1)
-            size = _size(image).flatten()
-            if turn < rounds:
-                w = image
-                for weight, slope in zip(reversed(self.weights), reversed(slopes), strict=True):
-                    w = F.conv_transpose2d(slope * w, weight, padding=1)
-        worst = int(size.argmax())
-        return size[worst], w[worst : worst + 1]
+    def words(self) -> tuple[str, tuple[str, ...]]:
+        """See `AbstractLatent`."""
+        return _equation(self.gamma) + r", \quad \|N(a) - N(b)\| \le \|a - b\|", (
+            f"R is a contraction with the factor {self.gamma} for all weights: every layer of N is divided by a proven "
+            "bound of its norm.",
+            "So every image has exactly one equilibrium u*, which does not depend on where the solver starts.",
+            "Where the certificate 'solve error / label margin' passes, the label is that of the exact equilibrium.",
+        )
 
 
 @final
@@ -260,20 +224,16 @@ class EstimatedLatent(AbstractLatent):
     def __init__(self, channels: int, side: int, blocks: int, options: Estimated) -> None:
         super().__init__()
         self.options = options
-        self.blocks = nn.ModuleList(_Convolutions(channels) for _ in range(blocks))
+        self.pairs = nn.ModuleList(_Convolutions(channels) for _ in range(blocks))
         # Replaced in training and never overwritten, so that a map made before is still differentiated as it was.
         self.register_buffer("norms", torch.ones(blocks))  # of dN_i/dx before the scaling
         self.register_buffer("directions", torch.randn(blocks, channels, side, side))
 
     def condition(self, injection: Float[Tensor, "B channels side side"]) -> LatentMap:
         """See `AbstractLatent`."""
-        scales = self.norms.clamp_min(1.0).reciprocal()
-        blocks = tuple(
-            block.scaled(scale)
-            for block, scale in zip(self.blocks, scales, strict=True)
-            if isinstance(block, _Convolutions)
-        )
-        return LatentMap(blocks, injection, self.options.gamma)
+        pairs = [pair for pair in self.pairs if isinstance(pair, _Convolutions)]
+        parts = zip(pairs, self.norms.clamp_min(1.0).reciprocal(), _keeps(len(pairs), self.options.gamma), strict=True)
+        return LatentMap(tuple(pair.block(scale, keep) for pair, scale, keep in parts), injection)
 
     @torch.no_grad()
     def regulate(self, injection: Float[Tensor, "B channels side side"]) -> None:
@@ -285,7 +245,7 @@ class EstimatedLatent(AbstractLatent):
         x = u + latent_map.injection
         norms, directions = [], []
         for block, direction, old in zip(latent_map.blocks, self.directions, self.norms, strict=True):
-            assert isinstance(block, ResidualBlock)
+            assert isinstance(block, LeakyBlock)
             norm, found = block.jacobian_norm(x, direction[None], self.options.rounds)
             norms.append(torch.maximum(norm * old.clamp_min(1.0), self.options.decay * old))
             directions.append(found[0])
@@ -300,6 +260,13 @@ class EstimatedLatent(AbstractLatent):
         """`gamma`, as far as the estimates go."""
         return self.options.gamma
 
+    def words(self) -> tuple[str, tuple[str, ...]]:
+        """See `AbstractLatent`."""
+        return _equation(self.options.gamma), (
+            f"R was kept a contraction with the factor {self.options.gamma} near the equilibria of training images, by "
+            "estimates of its Jacobian: that is no proof, and the distance to the equilibrium is an estimate.",
+        )
+
 
 class _Convolutions(nn.Module):
     """The weights of a block."""
@@ -309,13 +276,16 @@ class _Convolutions(nn.Module):
         self.first = nn.Conv2d(channels, channels, 3, padding=1)
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
 
-    def scaled(self, scale: Tensor) -> ResidualBlock:
-        """The block with `scale N` in place of `N`, spread over both convolutions: the rectifier is homogeneous."""
+    def block(self, scale: Tensor, keep: float) -> LeakyBlock:
+        """`keep (x + scale N(x))`, the scale spread over both convolutions: the rectifier is homogeneous."""
         assert self.first.bias is not None
         assert self.second.bias is not None
         root = scale.sqrt()
-        return ResidualBlock(
-            (root * self.first.weight, root * self.second.weight), (root * self.first.bias, scale * self.second.bias)
+        return LeakyBlock(
+            (root * self.first.weight, keep * root * self.second.weight),
+            (root * self.first.bias, keep * scale * self.second.bias),
+            keep,
+            outer=True,
         )
 
 
@@ -325,6 +295,19 @@ def check_factor(name: str, gamma: float) -> None:
         raise ValueError(f"{name} needs 0 < gamma < 1; got gamma={gamma}.")
 
 
-def _size(x: Tensor) -> Tensor:
-    """The norm of each sample, to be divided by."""
-    return torch.linalg.vector_norm(x, dim=(1, 2, 3), keepdim=True)
+def _keeps(blocks: int, gamma: float) -> list[float]:
+    """What each block keeps of its input: a half, and in the last one a half of `gamma`."""
+    return [0.5] * (blocks - 1) + [0.5 * gamma]
+
+
+def _folded(net: NonexpansiveMap, keep: float) -> AbstractBlock:
+    """`keep (x + N(x))`."""
+    first, second = net.weights
+    before, after = net.shift.flatten().split([len(first), len(second)])
+    if isinstance(net.activation, GroupSort):
+        return max_min_block(first, before, second, after, keep)
+    return LeakyBlock((first, keep * second), (before, keep * after), keep, outer=False)
+
+
+def _equation(gamma: float) -> str:
+    return rf"u^\star = R(u^\star; Q(d)), \quad R(u; v) = {gamma} \cdot \frac{{(u + v) + N(u + v)}}{{2}}"

@@ -3,7 +3,7 @@
 from typing import final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from torch import Tensor, nn
 
 import implicit_l2o as il2o
@@ -56,8 +56,9 @@ class ImageClassifier(nn.Module):
             self.Q = architecture.encoder()
             self.R = contraction.build(architecture.channels, architecture.latent_side, architecture.blocks)
             self.S = architecture.readout()
+        self.to(memory_format=torch.channels_last)  # convolutions on a CPU are 5 % faster (docs/applications/images.md)
 
-    def latent_map(self, images: Float[Tensor, "B colours side side"]) -> RestrictableMap:
+    def latent_map(self, images: Num[Tensor, "B colours side side"]) -> RestrictableMap:
         """`T = R(.; Q(d))`, its weights normalised once for the whole solve, which autocast does not reach.
 
         In training mode an `Estimated` contraction learns of the batch first.
@@ -69,9 +70,7 @@ class ImageClassifier(nn.Module):
                 self.R.regulate(injection)
             return self.R.condition(injection)
 
-    def start(
-        self, images: Float[Tensor, "B colours side side"]
-    ) -> Float[Tensor, "B channels latent_side latent_side"]:
+    def start(self, images: Num[Tensor, "B colours side side"]) -> Float[Tensor, "B channels latent_side latent_side"]:
         """The zeros that the solve begins with."""
         side = self.architecture.latent_side
         return self.S.linear.weight.new_zeros(len(images), self.architecture.channels, side, side)
@@ -81,8 +80,8 @@ class ImageClassifier(nn.Module):
         with torch.autocast(z.device.type, enabled=False):
             return self.S(z)
 
-    def forward(self, images: Float[Tensor, "B colours side side"]) -> il2o.Inference:
-        """The logits `x` and the equilibrium `z` that they were read from, for intensities in [0, 1].
+    def forward(self, images: Num[Tensor, "B colours side side"]) -> il2o.Inference:
+        """The logits `x` and the equilibrium `z` that they were read from, for bytes or intensities in [0, 1].
 
         The logits carry the gradient of the backward mode.
         """

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from implicit_l2o.applications.images.latent import SLOPE
+from implicit_l2o.applications.images.blocks import SLOPE
 from implicit_l2o.networks import conv2d_norm_bound, dense_norm_bound
 
 CLASSES = 10
