@@ -33,10 +33,10 @@ MODES: dict[str, il2o.AbstractBackward] = {
     "JFB": il2o.JFB(),
     "conjugate gradient": il2o.Implicit(il2o.NormalCG(rtol=RTOL)),
     "GMRES": il2o.Implicit(il2o.GMRES(rtol=RTOL)),
-    "fixed point": il2o.Implicit(il2o.KrasnoselskiiMann(il2o.Stopping(RTOL, 0.0, 1000, check_every=1))),
-    "Anderson": il2o.Implicit(il2o.Anderson(il2o.Stopping(RTOL, 0.0, 1000, check_every=1))),
+    "fixed point": il2o.Implicit(il2o.KrasnoselskiiMann(il2o.Stopping(RTOL, 0.0, 1000))),
+    "Anderson": il2o.Implicit(il2o.Anderson(il2o.Stopping(RTOL, 0.0, 1000))),
 }
-FORWARD = {"1e-2, absolute": il2o.KrasnoselskiiMann(il2o.Stopping(1e-2, 0.0, 500, check_every=1)), "1e-6": solver(1e-6)}
+FORWARD = {"1e-2, absolute": il2o.KrasnoselskiiMann(il2o.Stopping(1e-2, 0.0, 500)), "1e-6": solver(1e-6)}
 
 
 def gradient(network: ImageClassifier, images: Tensor, labels: Tensor) -> tuple[Tensor, float, float]:

@@ -73,7 +73,7 @@ def loosest(network: ImageClassifier, contender: Contender, images: Tensor) -> t
         size = float(T(z0).flatten(1).norm(dim=1).mean())
         for power in range(8, -40, -1):
             tolerance = GOAL * size * GRID**power
-            stopping = il2o.Stopping(atol=tolerance, rtol=0.0, max_steps=500, check_every=1)
+            stopping = il2o.Stopping(atol=tolerance, rtol=0.0, max_steps=500)
             point = contender.backward.run(T, z0, SOLVERS[contender.solver](stopping))
             residual = relative_residual(T, point.z)
             if residual <= GOAL:
@@ -103,7 +103,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             goal, contender = goals[name], contenders[name]
             assert goal is not None
             network.backward = contender.backward
-            network.solver = SOLVERS[contender.solver](il2o.Stopping(goal[0], 0.0, 500, check_every=1))
+            network.solver = SOLVERS[contender.solver](il2o.Stopping(goal[0], 0.0, 500))
             passed = seconds(network, images, labels)
             if repetition:
                 spent[name].append(passed)
