@@ -150,7 +150,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     if reason := missing():
-        raise SystemExit(reason)
+        print(f"nothing to compare with: {reason}")
+        return
     warnings.simplefilter("ignore", il2o.ConvergenceWarning)  # what was reached is measured here
     result = measure(options)
     write_json(options.out, result)

@@ -87,6 +87,7 @@ class Setting:
         estimated: keep the factor by an estimate in training, not by construction.
         tolerance: of the forward solve, absolute, on `|T(z) - z|`.
         max_steps: of the forward solve.
+        check_every: steps of the forward solve between two looks at its residual.
         rtol: of the adjoint solves, relative to the cotangent.
         unrolled: applications of `T` that `Unrolled` differentiates.
         probe: validation images on which the gradients are compared.
@@ -107,6 +108,7 @@ class Setting:
     estimated: bool = False
     tolerance: float = 1e-2
     max_steps: int = 200
+    check_every: int = 5
     rtol: float = 1e-6
     unrolled: int = 30
     probe: int = 16
@@ -143,7 +145,7 @@ class Setting:
 
     def solver(self) -> il2o.KrasnoselskiiMann:
         """Picard iteration to the tolerance."""
-        stopping = il2o.Stopping(atol=self.tolerance, rtol=0.0, max_steps=self.max_steps, check_every=1)
+        stopping = il2o.Stopping(atol=self.tolerance, rtol=0.0, max_steps=self.max_steps, check_every=self.check_every)
         return il2o.KrasnoselskiiMann(stopping)
 
     def optimization(self) -> Optimization:

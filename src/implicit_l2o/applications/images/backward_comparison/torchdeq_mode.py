@@ -67,7 +67,7 @@ class TorchDEQ(il2o.AbstractBackward):
 
 @functools.lru_cache(maxsize=32)
 def _deq(mode: TorchDEQ, atol: float, max_steps: int) -> Any:
-    from torchdeq import get_deq
+    from torchdeq import get_deq  # pyright: ignore[reportMissingImports]
 
     return get_deq(
         core="indexing",

@@ -105,7 +105,7 @@ def _epoch(
         _add(clocks["step"], began)
         loss_sum += len(index) * loss.detach()
         _note(seen, watched.point)
-    record = {
+    record: dict[str, Any] = {
         "train_loss": float(loss_sum) / len(data[0]),
         **{f"{name}_wall": wall for name, (wall, _) in clocks.items()},
         **{f"{name}_processor": processor for name, (_, processor) in clocks.items()},
