@@ -88,7 +88,8 @@ results: setup  ## run the experiments of the tables again, some hours, and fill
 	$(call SEEDED,digits,5$(comma)6$(comma)7$(comma)8$(comma)9,) --figures images_and_certificates what_the_certificates_catch
 	$(call SEEDED,mnist,0$(comma)1$(comma)2,$(MNIST))
 	$(BIN)/python -m $(BACKWARD) --data mnist --gamma 0.9 --train 2000 --validation 500 --test 2000 --epochs 4 --check-every 1 \
-		--name jfb_mnist_reduced --figures docs/assets $(MNIST_FOLDER)
+		--modes JFB "Neumann(1)" "Neumann(5)" "Implicit, GMRES" --name jfb_mnist_reduced --figures docs/assets $(MNIST_FOLDER)
+	$(BIN)/python -m $(BACKWARD) --data digits --epochs 5 --seeds 0 --modes JFB "Implicit, GMRES" --name jfb_digits_reduced
 	$(BIN)/python -m implicit_l2o.applications.learned_cost --out results --figures docs/assets
 	$(call SEEDED,dictionary,1$(comma)2$(comma)3,) --figures signals properties atoms
 	$(call SEEDED,dictionary_small,$(shell seq -s , 0 4),)
