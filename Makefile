@@ -12,7 +12,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; 
 STAMP := $(VENV)/installed-$(shell { cat pyproject.toml constraints.txt; echo '$(EXTRAS) $(CURDIR)'; } | cksum | cut -d' ' -f1)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format docs bench results lock clean
+.PHONY: help setup demo test lint format docs bench results images lock clean
 
 comma := ,
 
@@ -56,13 +56,14 @@ docs: setup  ## build the documentation: site/index.html
 	$(BIN)/python -m mkdocs build --strict
 
 bench: setup  ## measure again what the benchmarks write to results/ (the peers: pip install -e '.[bench]')
-	set -e; for name in memory_depth overhead decoders path_epochs projectors assignment assignment_splitting allocator lp_steps lp_layers; do $(BIN)/python -m benchmarks.$$name; done
+	set -e; for name in memory_depth overhead decoders path_epochs projectors assignment assignment_splitting allocator lp_steps lp_layers jfb_memory jfb_epoch_time torchdeq_step; do $(BIN)/python -m benchmarks.$$name; done
 
 SEEDED = $(BIN)/il2o run experiments/$(1).yaml --seeds $(2) --folder runs/$(1) --overwrite $(3) && $(BIN)/python scripts/keep.py runs/$(1)
 
 VARIED = $(BIN)/il2o run experiments/$(1).yaml --name $(2) --seeds $(3) --folder runs/$(2) --overwrite $(4) && $(BIN)/python scripts/keep.py runs/$(2)
 THREE = 0$(comma)1$(comma)2
 COMPARISON = implicit_l2o.applications.ct.comparison
+BACKWARD = implicit_l2o.applications.images.backward_comparison
 
 # Times are of a quiet machine only. MNIST is downloaded, or taken from a folder: make results MNIST="--data.folder DIR"
 results: setup  ## run the experiments of the tables again, some hours, and fill the pages with their numbers
@@ -86,6 +87,9 @@ results: setup  ## run the experiments of the tables again, some hours, and fill
 	$(BIN)/python -m benchmarks.tours
 	$(call SEEDED,digits,5$(comma)6$(comma)7$(comma)8$(comma)9,) --figures images_and_certificates what_the_certificates_catch
 	$(call SEEDED,mnist,0$(comma)1$(comma)2,$(MNIST))
+	$(BIN)/python -m $(BACKWARD) --data mnist --gamma 0.9 --train 2000 --validation 500 --test 2000 --epochs 4 --check-every 1 \
+		--modes JFB "Neumann(1)" "Neumann(5)" "Implicit, GMRES" --name jfb_mnist_reduced --figures docs/assets $(MNIST_FOLDER)
+	$(BIN)/python -m $(BACKWARD) --data digits --epochs 5 --seeds 0 --modes JFB "Implicit, GMRES" --name jfb_digits_reduced
 	$(BIN)/python -m implicit_l2o.applications.learned_cost --out results --figures docs/assets
 	$(call SEEDED,dictionary,1$(comma)2$(comma)3,) --figures signals properties atoms
 	$(call SEEDED,dictionary_small,$(shell seq -s , 0 4),)
@@ -112,6 +116,15 @@ results: setup  ## run the experiments of the tables again, some hours, and fill
 	$(call SEEDED,arbitrage,$(shell seq -s , 0 4),) --figures risk_and_profit pools
 	$(call SEEDED,arbitrage_volatility,$(shell seq -s , 0 4),)
 	$(BIN)/python scripts/check_arbitrage.py runs/arbitrage
+	$(BIN)/python scripts/render.py
+
+# Days on a CPU, hours on a GPU; a data set that is downloaded may be taken from a folder: make images CIFAR10="--folder DIR"
+images: setup  ## compare all backward modes on the whole image data sets, and fill the page with the numbers
+	$(BIN)/python -m $(BACKWARD) --data digits --epochs 20 --seeds 0 1 2 3 4 --figures docs/assets
+	$(BIN)/python -m $(BACKWARD) --data mnist --epochs 30 --figures docs/assets $(MNIST_FOLDER)
+	$(BIN)/python -m $(BACKWARD) --data svhn --epochs 40 --figures docs/assets $(SVHN)
+	$(BIN)/python -m $(BACKWARD) --data cifar10 --epochs 60 --figures docs/assets $(CIFAR10)
+	$(BIN)/python -m $(BACKWARD) --data cifar10_augmented --epochs 200 --figures docs/assets $(CIFAR10)
 	$(BIN)/python scripts/render.py
 
 lock:  ## resolve constraints.txt anew, for every extra, in an environment of its own

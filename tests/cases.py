@@ -526,6 +526,7 @@ BACKWARDS: dict[str, il2o.AbstractBackward] = {
     "jfb": il2o.JFB(),
     "neumann": il2o.Neumann(3),
     "implicit": il2o.Implicit(),
+    "implicit_normal_cg": il2o.Implicit(il2o.NormalCG()),
     "implicit_anderson": il2o.Implicit(il2o.Anderson(il2o.Stopping(atol=1e-8, rtol=0.0, max_steps=500))),
     "unrolled": il2o.Unrolled(250, checkpoint=25),
 }

@@ -18,6 +18,7 @@ TIGHT = il2o.KrasnoselskiiMann(il2o.Stopping(atol=1e-13, rtol=0.0, max_steps=500
 EXACT = {
     "gmres": il2o.Implicit(),
     "restarted": il2o.Implicit(il2o.GMRES(rtol=1e-12, restart=3)),
+    "normal equations": il2o.Implicit(il2o.NormalCG(rtol=1e-12)),
     "anderson": il2o.Implicit(il2o.Anderson(il2o.Stopping(atol=1e-12, rtol=0.0, max_steps=2000))),
     "picard": il2o.Implicit(il2o.KrasnoselskiiMann(il2o.Stopping(atol=1e-12, rtol=0.0, max_steps=5000))),
     "unrolled": il2o.Unrolled(200),
@@ -331,6 +332,8 @@ def test_the_returned_point_is_T_applied_once_in_every_mode_and_without_gradient
         (lambda: il2o.Unrolled(3, checkpoint=0), r"integer checkpoint >= 1"),
         (lambda: il2o.GMRES(rtol=2.0), r"0 < rtol < 1"),
         (lambda: il2o.GMRES(restart=0), r"integer restart >= 1"),
+        (lambda: il2o.NormalCG(rtol=0.0), r"NormalCG needs 0 < rtol < 1 .*rtol=0.0"),
+        (lambda: il2o.NormalCG(max_steps=2), r"integer max_steps >= 3; got max_steps=2"),
     ],
 )
 def test_bad_options(make, message: str) -> None:

@@ -63,7 +63,13 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "solvers.*": ("_batch", "_solution", "solvers.base"),
     "backward": ("backward.*",),
     "backward.*": ("_batch", "_solution", "solvers.base", "backward.base"),
-    "backward.implicit": ("_batch", "_solution", "solvers.base", "backward.base", "backward.gmres"),
+    "backward.linear": (),
+    "backward.gmres": ("_batch", "backward.linear"),
+    "backward.normal_cg": ("_batch", "backward.linear"),
+    "backward.implicit": (
+        *("_batch", "_solution", "solvers.base"),
+        *("backward.base", "backward.linear", "backward.gmres", "backward.normal_cg"),
+    ),
     "certificates": ("certificates.*",),
     "certificates.*": ("_batch", "_solution", "problem", "operators.base", "certificates.base"),
     # Rules are read back by one reader, and post-conditions put the stage together.

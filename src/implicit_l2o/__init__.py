@@ -82,6 +82,7 @@ from implicit_l2o.backward import JFB as JFB
 from implicit_l2o.backward import Neumann as Neumann
 from implicit_l2o.backward import Implicit as Implicit
 from implicit_l2o.backward import GMRES as GMRES
+from implicit_l2o.backward import NormalCG as NormalCG
 from implicit_l2o.backward import Unrolled as Unrolled
 
 # 6  certificates: whether an answer can be trusted

@@ -81,7 +81,7 @@ class AdjointReport:
         status: `(B,)` integers of `Status`: MAX_STEPS fell back to the JFB gradient; ACTIVE took no part, its forward solve
             having failed.
         residual: `(B,)` residual of the adjoint equation relative to the cotangent's norm.
-        steps: `(B,)` vector-Jacobian products spent.
+        steps: `(B,)` products with the Jacobian, and with its transpose, spent.
 
     Example:
         >>> import torch, implicit_l2o as il2o

@@ -5,4 +5,5 @@ from implicit_l2o.backward.gmres import GMRES as GMRES
 from implicit_l2o.backward.implicit import Implicit as Implicit
 from implicit_l2o.backward.jfb import JFB as JFB
 from implicit_l2o.backward.neumann import Neumann as Neumann
+from implicit_l2o.backward.normal_cg import NormalCG as NormalCG
 from implicit_l2o.backward.unrolled import Unrolled as Unrolled

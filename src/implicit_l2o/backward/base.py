@@ -133,11 +133,30 @@ def pullback(T: Map, z: Tensor) -> Callable[[Tensor], Tensor]:
     with torch.enable_grad():
         point = z.detach().requires_grad_()
         image = T(point)
+    return _product(image, point)
 
+
+def pullback_and_pushforward(T: Map, z: Tensor) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+    """Linearise `T` at `z` once: `v -> v dT/dz` as `pullback`, and its transpose `w -> (dT/dz) w`.
+
+    `v -> v dT/dz` is linear in `v`, so that its own derivative is its transpose: no operation of `T` needs forward mode.
+    """
+    with torch.enable_grad():
+        point = z.detach().requires_grad_()
+        image = T(point)
+        probe = torch.zeros_like(image, requires_grad=True)
+        pulled = (
+            torch.autograd.grad(image, point, probe, create_graph=True, materialize_grads=True)[0]
+            if image.requires_grad
+            else torch.zeros_like(point)
+        )
+    return _product(image, point), _product(pulled, probe)
+
+
+def _product(output: Tensor, at: Tensor) -> Callable[[Tensor], Tensor]:
     def apply(v: Tensor) -> Tensor:
-        if not image.requires_grad:
+        if not output.requires_grad:
             return torch.zeros_like(v)
-        (result,) = torch.autograd.grad(image, point, v, retain_graph=True, allow_unused=True)
-        return torch.zeros_like(v) if result is None else result.detach()
+        return torch.autograd.grad(output, at, v, retain_graph=True, materialize_grads=True)[0].detach()
 
     return apply

@@ -2,24 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from implicit_l2o import _batch
-
-DEFAULT_RTOL = {torch.float64: 1e-8, torch.float32: 1e-5, torch.bfloat16: 1e-2}
-
-
-class LinearSolve(NamedTuple):
-    """The solution of `A(u) = b` per sample, and how it went."""
-
-    u: Float[Tensor, "B n"]
-    converged: Bool[Tensor, " B"]
-    residual: Float[Tensor, " B"]  # relative to |b|
-    steps: Int[Tensor, " B"]
+from implicit_l2o.backward.linear import DEFAULT_RTOL, LinearSolve
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,9 @@
 """Exact implicit differentiation: solve the adjoint equation `u = v + u dT/dz` (implicit function theorem)."""
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -10,13 +11,17 @@ from torch import Tensor
 
 from implicit_l2o import _batch
 from implicit_l2o._solution import AdjointReport, ConvergenceWarning, FixedPoint, Status
-from implicit_l2o.backward.base import AbstractBackward, CotangentRule, attach, pullback
-from implicit_l2o.backward.gmres import GMRES, LinearSolve
+from implicit_l2o.backward.base import AbstractBackward, CotangentRule, attach, pullback, pullback_and_pushforward
+from implicit_l2o.backward.gmres import GMRES
+from implicit_l2o.backward.linear import LinearSolve
+from implicit_l2o.backward.normal_cg import NormalCG
 from implicit_l2o.solvers.base import AbstractFixedPointSolver, Map, iterate
 
 _THIRD = (
     "Implicit has first and second derivatives; a third one was asked for (create_graph=True in a double backward)."
 )
+
+AdjointSolver: TypeAlias = GMRES | NormalCG | AbstractFixedPointSolver
 
 
 @dataclass(frozen=True)
@@ -28,11 +33,12 @@ class Implicit(AbstractBackward):
     in `FixedPoint.adjoint` after `backward()`. Double backward is supported; a third derivative is refused.
 
     Args:
-        solver: `GMRES(...)`, or a fixed-point solver of the library (such as `Anderson`) that iterates
-            `u <- v / |v| + u J`, whose `stopping` then is relative to the cotangent.
+        solver: `GMRES(...)`; or `NormalCG(...)`, conjugate gradient on the normal equations; or a fixed-point solver of
+            the library (such as `Anderson`) that iterates `u <- v / |v| + u J`, whose `stopping` then is relative to
+            the cotangent.
 
     Raises:
-        TypeError: `solver` is neither.
+        TypeError: `solver` is none of these.
 
     Example:
         >>> import torch, implicit_l2o as il2o
@@ -45,11 +51,13 @@ class Implicit(AbstractBackward):
         ['CONVERGED']
     """
 
-    solver: GMRES | AbstractFixedPointSolver = field(default_factory=GMRES)
+    solver: AdjointSolver = field(default_factory=GMRES)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.solver, GMRES | AbstractFixedPointSolver):
-            raise TypeError(f"Implicit takes a GMRES or a fixed-point solver such as Anderson(); got {self.solver!r}.")
+        if not isinstance(self.solver, AdjointSolver):
+            raise TypeError(
+                f"Implicit takes a GMRES, a NormalCG or a fixed-point solver such as Anderson(); got {self.solver!r}."
+            )
 
     def run(self, T: Map, z0: Float[Tensor, "B *shape"], solver: AbstractFixedPointSolver) -> FixedPoint:
         """Iterate without a graph, then attach one step under the exact rule."""
@@ -131,7 +139,7 @@ class _NewtonStep(torch.autograd.Function):
 class _Adjoint:
     """The rule `v -> u` with `u = v + u J`, itself differentiable once more."""
 
-    solver: GMRES | AbstractFixedPointSolver
+    solver: AdjointSolver
     journal: "_Journal | None"  # None: a solve of second derivatives, which nobody asks about
 
     def __call__(self, T: Map, z: Tensor, v: Tensor) -> Tensor:
@@ -156,10 +164,12 @@ class _Adjoint:
         return torch.where(good, exact, v)
 
     def _solve(self, T: Map, z: Tensor, v: Tensor) -> LinearSolve:
+        if isinstance(self.solver, NormalCG):
+            vjp, jvp = pullback_and_pushforward(T, z)
+            return self.solver.solve(_minus(vjp, v), _minus(jvp, v), _batch.flatten(v))
         vjp = pullback(T, z)
         if isinstance(self.solver, GMRES):
-            shape = v.shape
-            return self.solver.solve(lambda u: u - _batch.flatten(vjp(u.reshape(shape))), _batch.flatten(v))
+            return self.solver.solve(_minus(vjp, v), _batch.flatten(v))
         size = _batch.expand(_batch.norm(v), v)
         unit = torch.where(size > 0, v / size, 0.0)
         point = iterate(lambda u: unit + vjp(u), unit, self.solver)
@@ -167,6 +177,11 @@ class _Adjoint:
         return LinearSolve(
             _batch.flatten(point.z * size), point.converged | point.precision, point.residual, point.steps
         )
+
+
+def _minus(product: Callable[[Tensor], Tensor], like: Tensor) -> Callable[[Tensor], Tensor]:
+    """`u -> u - product(u)` on flat samples."""
+    return lambda u: u - _batch.flatten(product(u.reshape(like.shape)))
 
 
 @dataclass(frozen=True)
