@@ -480,6 +480,8 @@ def test_problems_that_are_none() -> None:
         CvxpyLayer(good, [a], [x], solver="GUROBI")
     with pytest.raises(TypeError, match=r"takes Implicit\(\), JFB\(\) or Neumann\(k\)"):
         CvxpyLayer(good, [a], [x], backward=il2o.Unrolled(3))
+    with pytest.raises(TypeError, match="GMRES or a fixed-point solver; got NormalCG"):
+        CvxpyLayer(good, [a], [x], backward=il2o.Implicit(il2o.NormalCG()))
     with pytest.raises(ValueError, match="tolerance > 0; got tolerance=0"):
         CvxpyLayer(good, [a], [x], tolerance=0)
 

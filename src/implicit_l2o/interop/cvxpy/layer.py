@@ -97,6 +97,8 @@ class CvxpyLayer(nn.Module):
         self.backward = il2o.Implicit() if backward is None else backward
         if not isinstance(self.backward, il2o.Implicit | il2o.JFB | il2o.Neumann):
             raise TypeError(f"CvxpyLayer takes Implicit(), JFB() or Neumann(k) as backward; got {self.backward!r}.")
+        if isinstance(self.backward, il2o.Implicit) and isinstance(self.backward.solver, il2o.NormalCG):
+            raise TypeError("CvxpyLayer takes Implicit() with GMRES or a fixed-point solver; got NormalCG.")
         if on_failure not in ("warn", "raise", "ignore"):
             raise ValueError(f'on_failure must be "warn", "raise" or "ignore"; got {on_failure!r}.')
         for name, value in (("tolerance", tolerance), ("step", step)):

@@ -75,6 +75,8 @@ class SplittingRule(AbstractRule):
                 cotangent = cotangent + term
         elif isinstance(self.backward, il2o.Implicit):
             solver = self.backward.solver
+            if isinstance(solver, il2o.NormalCG):
+                raise TypeError("a CvxpyLayer has no product with dT/dz, which NormalCG needs.")
             if isinstance(solver, il2o.GMRES):
                 solve = solver.solve(lambda u: u - self._pull_back(u, D), cotangent)
                 cotangent, residual = solve.u, solve.residual.numpy()
