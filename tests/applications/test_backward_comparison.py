@@ -108,6 +108,7 @@ def of(accuracy: float, cosine: float | None = 0.5) -> dict[str, Any]:
         "unsolved": 0.0,
         "slope": 0.4,
         "latent_cosine": cosine,
+        "validation_accuracy": accuracy,
     }
     clocks = {f"{part}_{clock}": 1.0 for part in ("forward", "backward", "step") for clock in ("wall", "processor")}
     return {"epochs": [epoch | clocks, epoch | dict.fromkeys(clocks, 2.0)], "test_accuracy": accuracy}

@@ -7,6 +7,7 @@ user wrote is walked beside the signatures, key by key, and each value is given 
 import dataclasses
 import importlib
 import inspect
+import sys
 from collections.abc import Mapping, Sequence
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -200,7 +201,11 @@ def _candidates(bases: tuple[type, ...], path: str) -> str:
 
 
 def _public(cls: type) -> bool:
-    return not (inspect.isabstract(cls) or cls.__name__.startswith(("_", "Abstract")))
+    if inspect.isabstract(cls) or cls.__name__.startswith(("_", "Abstract")):
+        return False
+    parts = cls.__module__.split(".")
+    # What an application does not export is its own affair.
+    return parts[:2] != ["implicit_l2o", "applications"] or hasattr(sys.modules[".".join(parts[:3])], cls.__name__)
 
 
 def _subclasses(bases: Sequence[type]) -> list[type]:

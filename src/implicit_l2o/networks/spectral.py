@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+_TIES = 8  # frequencies of one size, among which the gradient of the largest is shared
+
 
 def dense_norm_bound(weight: Float[Tensor, "m n"], *, iterations: int = 8) -> Float[Tensor, ""]:
     """An upper bound on the spectral norm of a matrix, differentiable in its entries.
@@ -73,9 +75,9 @@ def conv2d_norm_bound(
     response = torch.fft.rfft2(kernel.to(torch.float64), s=torus)
     blocks = response.permute(2, 3, 0, 1).flatten(0, 1)
     with torch.no_grad():
-        largest = _gram_bound(blocks, iterations).argmax(dim=0, keepdim=True)
-    # The gradient of a maximum is that of the largest block: the others need no graph.
-    return _round_up(_gram_bound(blocks.index_select(0, largest)[0], iterations), kernel, kernel.numel())
+        largest = _gram_bound(blocks, iterations).topk(min(_TIES, len(blocks))).indices
+    # The gradient of a maximum is that of the largest block, the mean of theirs where several are: the others need no graph.
+    return _round_up(_gram_bound(blocks.index_select(0, largest), iterations).amax(), kernel, kernel.numel())
 
 
 def _gram_bound(matrix: Tensor, iterations: int) -> Tensor:
