@@ -72,7 +72,9 @@ def equilibrium_data(
 
     Args:
         model: of the contexts.
-        train, validation, test: how many, at least 0.
+        train: how many contexts to train on, at least 0.
+        validation: how many to validate on.
+        test: how many to test on.
         seed: of the contexts.
         cache: a folder for the solutions, one file a split; None is `implicit_l2o/traffic` in `$XDG_CACHE_HOME` or
             `~/.cache`.

@@ -35,8 +35,10 @@ class NetworkFiles:
     """Where the public collection keeps a network, and the weights of its tolls and lengths.
 
     Args:
-        net, trips: paths from the root of the collection.
-        flow, node: the best known flows and the coordinates; None where there are none.
+        net: path of the links from the root of the collection.
+        trips: path of the trips.
+        flow: path of the best known flows; None where there are none.
+        node: path of the coordinates; None where there are none.
         toll_factor: units of time a unit of toll.
         distance_factor: units of time a unit of length.
     """

@@ -48,7 +48,8 @@ class TrafficContexts:
         network: the roads.
         weights: `(E, dimension)`, one row `w_e` a link.
         strength: of the response, positive; below 1 where it is clamped.
-        low, high: bounds of every number of a context.
+        low: the least value of every number of a context.
+        high: the largest.
         response: `"smooth"` or `"clamped"`.
         connector_slope: positive.
 

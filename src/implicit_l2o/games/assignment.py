@@ -177,7 +177,8 @@ def user_equilibria(
         network: the roads.
         latency: `(B, E)`.
         trips: `(zones, zones)` for all or `(B, zones, zones)`; None is the network's.
-        tolerance, max_steps: as in `user_equilibrium`.
+        tolerance: as in `user_equilibrium`.
+        max_steps: as in `user_equilibrium`.
         start: path flows to begin with; None takes those of the equilibrium at the mean of the latencies' arrays.
         by_origin: return the flows by origin and the potentials, too: `B origins (E + nodes)` numbers.
         workers: threads; the compiled solver holds no lock, so that as many members are solved at once.

@@ -42,7 +42,8 @@ class OriginFlows:
 
     Args:
         nodes: number of nodes `n`.
-        tail, head: ends of every link, from 0.
+        tail: where every link begins, from 0.
+        head: where it ends.
         origins: of the blocks, ascending.
         zones: nodes below it are where trips begin and end.
         first_thru: nodes below it are centroids.

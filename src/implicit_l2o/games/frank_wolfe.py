@@ -61,7 +61,9 @@ def frank_wolfe(
     `user_equilibrium` is faster; this is what it is compared with.
 
     Args:
-        network, latency, trips: as in `user_equilibrium`.
+        network: as in `user_equilibrium`.
+        latency: as in `user_equilibrium`.
+        trips: as in `user_equilibrium`.
         directions: `"plain"`, or conjugate with respect to the Hessian to the last one, or to the last two.
         tolerance: of the relative gap, at least 0.
         max_steps: searches for shortest paths from all origins, at least 0.

@@ -28,10 +28,12 @@ class TrafficNetwork:
         nodes: number of nodes.
         zones: number of zones, at most `nodes`.
         first_thru: nodes below it are centroids: a path may begin or end there but not pass through. 0 where there are none.
-        tail, head: ends of every link.
+        tail: where every link begins.
+        head: where it ends.
         free_flow_time: at least 0, in the network's unit of time.
         capacity: positive, in the unit of the trips.
-        b, power: of the travel time; `b` at least 0, `power` 0 or at least 1.
+        b: of the travel time, at least 0.
+        power: of the travel time, 0 or at least 1.
         fixed_cost: tolls and distances in units of time, at least 0; 0 where it is left out.
         trips: from each zone (row) to each zone (column), at least 0. Trips within a zone stay off the network.
         coordinates: of the nodes, for drawings; None where nobody knows them.
