@@ -208,7 +208,7 @@ def test_experiments_name_one_network(path):
     roads = [config["model"]["init_args"]["road"], config["data"]["init_args"]["road"]]
     roads += [b["init_args"]["task"]["init_args"]["road"] for b in config["baselines"].values()]
     assert all(road == roads[0] for road in roads)
-    assert roads[0]["name"] in command.SECONDS
+    assert roads[0]["name"] in command.SIZES
 
 
 @pytest.mark.bad_input

@@ -9,6 +9,7 @@ It can be interrupted: what was trained is on file, and is not trained again.
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,29 @@ from implicit_l2o.applications.traffic.data import TrafficData
 from implicit_l2o.applications.traffic.model import Road
 from implicit_l2o.report import machine, write_json
 
-SECONDS = {  # of the processor, for the training of a structured model
-    "toy": 40.0,
-    "SiouxFalls": 70.0,
-    "Eastern-Massachusetts": 150.0,
-    "Berlin-Friedrichshain": 150.0,
-    "Berlin-Tiergarten": 150.0,
-    "Anaheim": 240.0,
+
+@dataclass(frozen=True)
+class Size:
+    """Of a comparison on one network.
+
+    Args:
+        seconds: of the processor, for the training of each method.
+        train, validation, test: contexts.
+    """
+
+    seconds: float
+    train: int = 5000
+    validation: int = 100
+    test: int = 500
+
+
+SIZES = {
+    "toy": Size(40.0, train=1000, validation=200, test=200),
+    "SiouxFalls": Size(70.0, train=1000, validation=200, test=200),
+    "Eastern-Massachusetts": Size(300.0),
+    "Berlin-Friedrichshain": Size(300.0),
+    "Berlin-Tiergarten": Size(300.0),
+    "Anaheim": Size(900.0),
 }
 
 
@@ -43,14 +60,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m implicit_l2o.applications.traffic", description="All methods on one road network."
     )
-    parser.add_argument("network", choices=list(SECONDS), metavar="NETWORK", help=", ".join(SECONDS))
+    parser.add_argument("network", choices=list(SIZES), metavar="NETWORK", help=", ".join(SIZES))
     parser.add_argument("--folder", default=None, help="of the public collection; downloaded by default")
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS), metavar="NAME")
     parser.add_argument("--seeds", nargs="*", type=int, default=[0], metavar="SEED", help="of contexts and weights")
-    parser.add_argument("--train", type=int, default=1000, metavar="COUNT", help="of training contexts")
-    parser.add_argument("--validation", type=int, default=200, metavar="COUNT")
-    parser.add_argument("--test", type=int, default=200, metavar="COUNT")
-    parser.add_argument("--seconds", type=float, default=None, metavar="SECONDS", help="of the processor; see SECONDS")
+    parser.add_argument("--train", type=int, default=None, metavar="COUNT", help="of training contexts; see SIZES")
+    parser.add_argument("--validation", type=int, default=None, metavar="COUNT")
+    parser.add_argument("--test", type=int, default=None, metavar="COUNT")
+    parser.add_argument("--seconds", type=float, default=None, metavar="SECONDS", help="of the processor")
     parser.add_argument("--cache", default="runs/traffic_data", metavar="FOLDER", help="for the equilibria")
     parser.add_argument("--runs", type=Path, default=Path("runs/traffic"), metavar="FOLDER")
     parser.add_argument("--out", type=Path, default=Path("results"), metavar="FOLDER")
@@ -63,16 +80,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     torch.set_num_threads(1)
     folder = options.runs / options.network
-    seconds = SECONDS[options.network] if options.seconds is None else options.seconds
+    chosen = {name: getattr(options, name) for name in ("seconds", "train", "validation", "test")}
+    size = replace(SIZES[options.network], **{name: value for name, value in chosen.items() if value is not None})
     cases: dict[int, dict[str, Scenario]] = {}
     road, data = None, None
     for seed in reversed(options.seeds):  # the figures are of the first
         road = Road(options.network, options.folder, seed=seed)
         data = TrafficData(
             road=road,
-            train=options.train,
-            validation=options.validation,
-            test=options.test,
+            train=size.train,
+            validation=size.validation,
+            test=size.test,
             cache=options.cache,
             seed=seed,
         )
@@ -81,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_truth(cases[seed], road.network, own)
         constant(data, cases[seed], own)
         for name in options.methods:
-            run(name, road, data, cases[seed], own, seconds=seconds)
+            run(name, road, data, cases[seed], own, seconds=size.seconds)
     assert road is not None
     assert data is not None
     first = cases[options.seeds[0]]
@@ -92,8 +110,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "nodes": road.network.nodes,
         "origins": len(road.network.origins),
         "seeds": options.seeds,
-        "contexts": {"train": options.train, "validation": options.validation, "test": options.test},
-        "seconds": seconds,
+        "contexts": {"train": size.train, "validation": size.validation, "test": size.test},
+        "seconds": size.seconds,
         "closed_link": first["closed"].closed,
         "methods": collect(folder, options.seeds, cases),
         "machine": machine(),
