@@ -23,7 +23,8 @@ from torch import Tensor
 import implicit_l2o as il2o
 from implicit_l2o.applications.images import CIFAR10, MNIST, AbstractArchitecture, ImageClassifier, Proven
 from implicit_l2o.applications.images.blocks import MaxMinBlock
-from implicit_l2o.applications.images.latent import LatentMap, ProvenLatent
+from implicit_l2o.applications.images.latent import LatentMap
+from implicit_l2o.applications.images.proven import ProvenLatent
 from implicit_l2o.data.images import LabelledImages, load_cifar10, load_mnist
 from implicit_l2o.networks import GroupSort, NonexpansiveConvNet, NonexpansiveMap, conv2d_norm_bound
 from implicit_l2o.report import machine, write_json

@@ -118,7 +118,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 # What the colour images read of the digits: they have the same certificates, metrics and figures.
 SHARED = {
     "images": tuple(
-        f"applications.digits.{module}" for module in ("certificates", "data", "examined", "figures", "metrics")
+        f"applications.digits.{module}" for module in ("certificates", "classification", "data", "examined", "figures")
     )
 }
 

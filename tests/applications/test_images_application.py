@@ -35,8 +35,9 @@ from implicit_l2o.applications.images import (
 )
 from implicit_l2o.applications.images.blocks import LeakyBlock
 from implicit_l2o.applications.images.certificates import ChannelDistance
-from implicit_l2o.applications.images.latent import EstimatedLatent, ProvenLatent
+from implicit_l2o.applications.images.estimated import EstimatedLatent
 from implicit_l2o.applications.images.monotone import MonotoneConvolution, MonotoneLatent
+from implicit_l2o.applications.images.proven import ProvenLatent
 from implicit_l2o.data.augmentation import RandomCrop
 from implicit_l2o.experiment import ConfigurationError, ExperimentCLI, Options, run
 from implicit_l2o.training import AbstractData, Splits, Trained

@@ -9,24 +9,22 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
-from torchmetrics import Metric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy
 
 import implicit_l2o as il2o
 from implicit_l2o.applications.digits.certificates import Doubt, ErrorOverMargin, LatentDistance
+from implicit_l2o.applications.digits.classification import AbstractClassificationTask
 from implicit_l2o.applications.digits.examined import Examined, examine_kinds, shares_by_kind
 from implicit_l2o.applications.digits.figures import certificate_gallery, draw_digit, label_shares
-from implicit_l2o.applications.digits.metrics import CrossEntropy
 from implicit_l2o.applications.digits.model import CLASSES, DIGITS, TOLERANCE, Architecture, ImplicitClassifier
 from implicit_l2o.data.augmentation import RandomCrop
-from implicit_l2o.training import About, AbstractTask, Optimization, Samples, Splits
+from implicit_l2o.training import About, Optimization, Samples, Splits
 
 _REFERENCES = 10_000  # training images that the latent distance is fitted to, at most
 _EVALUATION_BATCH = 500
 
 
 @final
-class DigitsTask(AbstractTask):
+class DigitsTask(AbstractClassificationTask):
     """Read handwritten digits by an implicit network whose latent equation has exactly one solution.
 
     The weights are drawn from the run's seed alone, so that every variant of a run begins with the same.
@@ -87,26 +85,6 @@ class DigitsTask(AbstractTask):
     def loss(self, inference: il2o.Inference, batch: Sequence[Tensor]) -> Tensor:
         """Cross-entropy."""
         return F.cross_entropy(inference.x, batch[1])
-
-    def metrics(self) -> Mapping[str, Metric]:
-        """Accuracy and cross-entropy."""
-        return {
-            # The check of the labels' range would cost as much as the metric, on every batch.
-            "accuracy": MulticlassAccuracy(num_classes=CLASSES, average="micro", validate_args=False),
-            "cross-entropy": CrossEntropy(),
-        }
-
-    def update(self, metrics: MetricCollection, inference: il2o.Inference, batch: Sequence[Tensor]) -> None:
-        """The metrics want the logits, not the answer."""
-        metrics.update(inference.x, batch[1])
-
-    def answer(self, inference: il2o.Inference) -> Tensor:
-        """The most likely class."""
-        return inference.x.argmax(dim=1)
-
-    def error(self, inference: il2o.Inference, batch: Sequence[Tensor]) -> Float[Tensor, " B"]:
-        """Cross-entropy of each image."""
-        return F.cross_entropy(inference.x, batch[1], reduction="none")
 
     def certificates(self) -> Sequence[il2o.Certificate]:
         """Is the equilibrium reached, and does its error matter? Proven, with fixed limits."""

@@ -11,9 +11,9 @@ from implicit_l2o.applications.images.architecture import ResidualNet as Residua
 from implicit_l2o.applications.images.architecture import ShallowNet as ShallowNet
 from implicit_l2o.applications.images.data import Cifar10Data as Cifar10Data
 from implicit_l2o.applications.images.data import SvhnData as SvhnData
+from implicit_l2o.applications.images.estimated import Estimated as Estimated
 from implicit_l2o.applications.images.latent import AbstractContraction as AbstractContraction
-from implicit_l2o.applications.images.latent import Estimated as Estimated
-from implicit_l2o.applications.images.latent import Proven as Proven
 from implicit_l2o.applications.images.model import ImageClassifier as ImageClassifier
 from implicit_l2o.applications.images.monotone import Monotone as Monotone
+from implicit_l2o.applications.images.proven import Proven as Proven
 from implicit_l2o.applications.images.task import ImageTask as ImageTask

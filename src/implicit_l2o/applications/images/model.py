@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 import implicit_l2o as il2o
 from implicit_l2o.applications.images.architecture import DIGITS, AbstractArchitecture
-from implicit_l2o.applications.images.latent import AbstractContraction, Proven, RestrictableMap
+from implicit_l2o.applications.images.latent import AbstractContraction, RestrictableMap
+from implicit_l2o.applications.images.proven import Proven
 
 TOLERANCE = 1e-2  # absolute, on |R(u) - u|
 

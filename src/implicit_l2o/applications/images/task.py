@@ -6,17 +6,14 @@ from typing import Any, final
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
-from torchmetrics import Metric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy
 
 import implicit_l2o as il2o
 from implicit_l2o.applications.digits.certificates import Doubt, ErrorOverMargin
+from implicit_l2o.applications.digits.classification import AbstractClassificationTask
 from implicit_l2o.applications.digits.examined import examine_kinds, shares_by_kind
 from implicit_l2o.applications.digits.figures import certificate_gallery, draw_digit, label_shares
-from implicit_l2o.applications.digits.metrics import CrossEntropy
 from implicit_l2o.applications.images.architecture import DIGITS, AbstractArchitecture
 from implicit_l2o.applications.images.certificates import ChannelDistance
 from implicit_l2o.applications.images.latent import AbstractContraction
@@ -25,7 +22,7 @@ from implicit_l2o.applications.images.model import TOLERANCE, ImageClassifier
 from implicit_l2o.applications.images.readout import CLASSES
 from implicit_l2o.data.augmentation import AbstractAugmentation
 from implicit_l2o.data.images import CIFAR10_CLASSES
-from implicit_l2o.training import About, AbstractTask, Optimization, Samples, Splits
+from implicit_l2o.training import About, Optimization, Samples, Splits
 
 _REFERENCES = 10_000  # training images that the latent distance is fitted to, at most
 _EVALUATION_BATCH = 500
@@ -33,7 +30,7 @@ _NAMES = {"digits": tuple("0123456789"), "photographs": CIFAR10_CLASSES}
 
 
 @final
-class ImageTask(AbstractTask):
+class ImageTask(AbstractClassificationTask):
     """Classify images by an implicit network whose latent equation has one solution, proven or as far as can be estimated.
 
     The weights are drawn from the run's seed alone, so that every variant of a run begins with the same. Augmentation and
@@ -109,26 +106,6 @@ class ImageTask(AbstractTask):
     def loss(self, inference: il2o.Inference, batch: Sequence[Tensor]) -> Tensor:
         """Cross-entropy; smoothed in training, as dropout is: epochs are compared by the plain one."""
         return F.cross_entropy(inference.x, batch[1], label_smoothing=self.label_smoothing if self.training else 0.0)
-
-    def metrics(self) -> Mapping[str, Metric]:
-        """Accuracy and cross-entropy."""
-        return {
-            # The check of the labels' range would cost as much as the metric, on every batch.
-            "accuracy": MulticlassAccuracy(num_classes=CLASSES, average="micro", validate_args=False),
-            "cross-entropy": CrossEntropy(),
-        }
-
-    def update(self, metrics: MetricCollection, inference: il2o.Inference, batch: Sequence[Tensor]) -> None:
-        """The metrics want the logits, not the answer."""
-        metrics.update(inference.x, batch[1])
-
-    def answer(self, inference: il2o.Inference) -> Tensor:
-        """The most likely class."""
-        return inference.x.argmax(dim=1)
-
-    def error(self, inference: il2o.Inference, batch: Sequence[Tensor]) -> Float[Tensor, " B"]:
-        """Cross-entropy of each image."""
-        return F.cross_entropy(inference.x, batch[1], reduction="none")
 
     def certificates(self) -> Sequence[il2o.Certificate]:
         """Is the equilibrium reached, and does its error matter? The second only where the contraction is proven."""

@@ -19,8 +19,10 @@ from implicit_l2o.applications.images.architecture import (
     SVHN,
     AbstractArchitecture,
 )
-from implicit_l2o.applications.images.latent import AbstractContraction, Estimated, Proven
+from implicit_l2o.applications.images.estimated import Estimated
+from implicit_l2o.applications.images.latent import AbstractContraction
 from implicit_l2o.applications.images.model import ImageClassifier
+from implicit_l2o.applications.images.proven import Proven
 from implicit_l2o.data.augmentation import AbstractAugmentation, HorizontalFlip, RandomCrop, RandomErasing
 from implicit_l2o.data.images import LabelledImages, load_cifar10, load_digits, load_mnist, load_svhn
 from implicit_l2o.training import Optimization
