@@ -56,7 +56,7 @@ docs: setup  ## build the documentation: site/index.html
 	$(BIN)/python -m mkdocs build --strict
 
 bench: setup  ## measure again what the benchmarks write to results/ (the peers: pip install -e '.[bench]')
-	set -e; for name in memory_depth overhead decoders path_epochs projectors assignment assignment_splitting allocator lp_steps lp_layers jfb_memory jfb_epoch_time torchdeq_step; do $(BIN)/python -m benchmarks.$$name; done
+	set -e; for name in memory_depth overhead decoders path_epochs projectors assignment assignment_splitting allocator lp_steps lp_layers image_step jfb_memory jfb_epoch_time torchdeq_step cvxpy_layers; do $(BIN)/python -m benchmarks.$$name; done
 
 SEEDED = $(BIN)/il2o run experiments/$(1).yaml --seeds $(2) --folder runs/$(1) --overwrite $(3) && $(BIN)/python scripts/keep.py runs/$(1)
 
@@ -87,6 +87,7 @@ results: setup  ## run the experiments of the tables again, some hours, and fill
 	$(BIN)/python -m benchmarks.tours
 	$(call SEEDED,digits,5$(comma)6$(comma)7$(comma)8$(comma)9,) --figures images_and_certificates what_the_certificates_catch
 	$(call SEEDED,mnist,0$(comma)1$(comma)2,$(MNIST))
+	$(call SEEDED,images,5$(comma)6$(comma)7,) --figures images_and_certificates
 	$(BIN)/python -m $(BACKWARD) --data mnist --gamma 0.9 --train 2000 --validation 500 --test 2000 --epochs 4 --check-every 1 \
 		--modes JFB "Neumann(1)" "Neumann(5)" "Implicit, GMRES" --name jfb_mnist_reduced --figures docs/assets $(MNIST_FOLDER)
 	$(BIN)/python -m $(BACKWARD) --data digits --epochs 5 --seeds 0 --modes JFB "Implicit, GMRES" --name jfb_digits_reduced
