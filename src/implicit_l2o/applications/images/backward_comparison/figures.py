@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from implicit_l2o.applications.images.backward_comparison.training import seconds
 
@@ -42,15 +43,17 @@ def draw_comparison(record: Mapping[str, Any], folder: Path) -> list[Path]:
     left, right = angle.subplots(1, 2)
     _courses(left, record, "latent_cosine", against_time=False, scale=1.0)
     left.set(xlabel="epoch", ylabel="cosine with the exact gradient")
-    left.legend(frameon=False, fontsize="small", loc="lower right")
     _courses(right, record, "slope", against_time=False, scale=1.0)
     right.set(xlabel="epoch", ylabel="measured |dT/dz|, largest of the probe", ylim=(0, 1))
+    right.legend(frameon=False, fontsize="small", loc="lower left")  # slopes of interest are near 1
 
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{name}_accuracy.svg", folder / f"{name}_gradient.svg"]
     for figure, file in zip((accuracy, angle), files, strict=True):
         for ax in figure.axes:
             ax.grid(alpha=0.25)
+            if ax.get_xlabel() == "epoch":
+                ax.xaxis.set_major_locator(MaxNLocator(integer=True))
             ax.spines[["top", "right"]].set_visible(False)
         figure.savefig(file, facecolor="white", metadata={"Date": None})
     return files
