@@ -222,6 +222,59 @@ def test_anderson_is_free_of_scale_and_beats_the_plain_iteration() -> None:
     assert max(steps.values()) < int(plain.steps)
 
 
+def test_anderson_is_the_textbook_iteration() -> None:
+    """Against the difference form with the differences in a plain list, newest first, and least squares by QR."""
+    generator = torch.Generator().manual_seed(3)
+    matrix = torch.randn(12, 12, generator=generator, dtype=torch.float64)
+    matrix = 0.95 * matrix / torch.linalg.matrix_norm(matrix, 2)
+    offset = torch.randn(1, 12, generator=generator, dtype=torch.float64)
+    memory, steps = 3, 9
+    seen: list[torch.Tensor] = []
+
+    def T(z: torch.Tensor) -> torch.Tensor:
+        seen.append(z.clone())
+        return z @ matrix.T + offset
+
+    never = il2o.Stopping(atol=0.0, rtol=0.0, max_steps=steps)
+    iterate(T, torch.zeros(1, 12, dtype=torch.float64), il2o.Anderson(never, memory=memory, growth=1e9, ridge=1e-15))
+
+    z, images, residuals = torch.zeros(12, dtype=torch.float64), [], []
+    for step in range(steps):
+        assert torch.allclose(seen[step][0], z, rtol=1e-6, atol=1e-9), step
+        image = matrix @ z + offset[0]
+        images.insert(0, image)
+        residuals.insert(0, image - z)
+        count = min(memory, step)
+        z = image
+        if count:
+            changes = torch.stack([residuals[k] - residuals[k + 1] for k in range(count)], dim=1)
+            moves = torch.stack([images[k] - images[k + 1] for k in range(count)], dim=1)
+            weights = torch.linalg.lstsq(changes, residuals[0][:, None], driver="gelsd").solution
+            z = image - (moves @ weights)[:, 0]
+
+
+def test_a_replayed_block_starts_from_the_history_that_it_had() -> None:
+    """Anderson overwrites its history; a sample that breaks inside a block changes nothing for its mates."""
+    slope = torch.linspace(0.5, 0.97, 40, dtype=torch.float64)
+    calls = 0
+
+    def T(z: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        image = slope * z.sin() + 1.0
+        if len(z) == 3 and (calls in (8, 9, 10) or calls >= 13):  # the replay begins with call 11, which is step 6
+            image[2] = torch.nan
+        return image
+
+    z0 = torch.zeros(3, 40, dtype=torch.float64)
+    solver = il2o.Anderson(il2o.Stopping(atol=1e-9, rtol=0.0, max_steps=300))
+    together, alone = iterate(T, z0, solver), iterate(T, z0[:2], solver)
+    assert together.status[2] == il2o.Status.NONFINITE
+    assert together.steps[2] == 8  # the history of five has gone round
+    assert torch.equal(together.steps[:2], alone.steps)
+    assert torch.equal(together.z[:2], alone.z)
+
+
 def test_anderson_falls_back_where_acceleration_fails() -> None:
     """Not smooth: mixing across kinks misleads, the safeguard must still converge."""
     generator = torch.Generator().manual_seed(0)

@@ -18,8 +18,10 @@ _MAX_WEIGHT = 1e4  # mixing weights beyond this extrapolate from noise
 
 
 class _State(NamedTuple):
-    steps: Tensor  # (B, m, n) differences of T(z), newest first
-    changes: Tensor  # (B, m, n) differences of the residual vector T(z) - z, newest first; zero rows are unused
+    steps: Tensor  # (B, m, n) differences of T(z), in the order in which rows were written round and round
+    changes: Tensor  # (B, m, n) differences of the residual vector T(z) - z; finite, also where unused
+    gram: Tensor  # (B, m, m) products of `changes`, in double precision; zero for a row that is unused
+    row: Tensor  # (B,) where the next difference is written
     image: Tensor  # (B, n) last T(z)
     residual: Tensor  # (B, n) last T(z) - z
     started: Tensor  # (B,) whether `image` and `residual` hold a point
@@ -75,32 +77,47 @@ class Anderson(AbstractFixedPointSolver):
     def init(self, z0: Float[Tensor, "B *shape"]) -> _State:
         """An empty history."""
         flat = _batch.flatten(z0)
-        history = flat.new_zeros(flat.shape[0], self.memory, flat.shape[1])
-        no = torch.zeros(flat.shape[0], dtype=torch.bool, device=flat.device)
+        batch, size = flat.shape
+        no = torch.zeros(batch, dtype=torch.bool, device=flat.device)
         zeros = torch.zeros_like(flat)
-        return _State(history, history, zeros, zeros, no, flat, flat.new_full((flat.shape[0],), torch.inf), no)
+        return _State(
+            steps=flat.new_zeros(batch, self.memory, size),
+            changes=flat.new_zeros(batch, self.memory, size),
+            gram=torch.zeros(batch, self.memory, self.memory, dtype=torch.float64, device=flat.device),
+            row=torch.zeros(batch, dtype=torch.int64, device=flat.device),
+            image=zeros,
+            residual=zeros,
+            started=no,
+            plain=flat,
+            reference=flat.new_full((batch,), torch.inf),
+            accelerated=no,
+        )
 
     def update(
         self, z: Float[Tensor, "B *shape"], Tz: Float[Tensor, "B *shape"], state: _State
     ) -> tuple[Float[Tensor, "B *shape"], _State]:
-        """The accelerated step where it is trusted, the plain step elsewhere."""
+        """The accelerated step where it is trusted, the plain step elsewhere; the history is written in place."""
         here, image = _batch.flatten(z), _batch.flatten(Tz)
         residual = image - here
         size = _batch.norm(residual)
-        rejected = (state.accelerated & ~(size <= self.growth * state.reference))[:, None]
-        keep = state.started[:, None] & ~rejected
+        rejected = state.accelerated & ~(size <= self.growth * state.reference)
+        keep = (state.started & ~rejected)[:, None]
 
-        steps = _push(state.steps, torch.where(keep, image - state.image, 0.0), rejected)
-        changes = _push(state.changes, torch.where(keep, residual - state.residual, 0.0), rejected)
-        plain = here + self.relaxation * residual
-        mixed, trusted = self._mix(steps, changes, image, residual)
+        gram = torch.where(rejected[:, None, None], 0.0, state.gram)
+        _write(state.steps, state.row, torch.where(keep, image - state.image, 0.0))
+        change = torch.where(keep, residual - state.residual, 0.0)
+        _write(state.changes, state.row, change)
+        gram = _bordered(gram, state.row, (state.changes @ change[:, :, None]).squeeze(-1).double())
+        plain = image if self.relaxation == 1.0 else here + self.relaxation * residual
+        mixed, trusted = self._mix(state, gram, image, residual)
 
         step = torch.where(trusted[:, None], mixed, plain)
-        following = torch.where(rejected, state.plain, step)
-        rejected = rejected.squeeze(-1)
+        following = torch.where(rejected[:, None], state.plain, step)
         return following.reshape(z.shape), _State(
-            steps=steps,
-            changes=changes,
+            steps=state.steps,
+            changes=state.changes,
+            gram=gram,
+            row=(state.row + 1) % self.memory,
             image=image,
             residual=residual,
             started=~rejected,  # after a rejection the next point starts a new history
@@ -109,25 +126,35 @@ class Anderson(AbstractFixedPointSolver):
             accelerated=trusted & ~rejected,
         )
 
-    def _mix(self, steps: Tensor, changes: Tensor, image: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+    def _mix(self, state: _State, gram: Tensor, image: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
         """The mixed point, and for which samples its weights are fit for use."""
         ridge = _RIDGE[image.dtype] if self.ridge is None else self.ridge
-        gram = (changes @ changes.mT).double()
-        target = (changes @ residual[:, :, None]).double()
-        scale = gram.diagonal(dim1=-2, dim2=-1).mean(-1)
-        # Unused rows are zero: a unit diagonal there gives them weight zero whatever the scale.
-        empty = gram.diagonal(dim1=-2, dim2=-1) == 0
+        squares = gram.diagonal(dim1=-2, dim2=-1)
+        scale = squares.mean(-1)
+        # A unit diagonal for an unused row, and a target of zero, give it weight zero whatever the scale.
+        empty = squares == 0
+        target = (state.changes @ residual[:, :, None]).double().masked_fill(empty[:, :, None], 0.0)
         gram = gram + torch.diag_embed(ridge * scale[:, None] + empty.double())
         sound = torch.isfinite(gram).all(-1).all(-1) & (scale > 0)
         eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
         factor, info = torch.linalg.cholesky_ex(torch.where(sound[:, None, None], gram, eye))
         weights = torch.cholesky_solve(target, factor)
-        mixed = image - (weights.to(image.dtype).mT @ steps).squeeze(1)
-        trusted = sound & (info == 0) & (weights.abs().amax((-2, -1)) <= _MAX_WEIGHT) & _batch.finite(mixed)
+        mixed = image - (weights.to(image.dtype).mT @ state.steps).squeeze(1)
+        trusted = (
+            sound & (info == 0) & (weights.abs().amax((-2, -1)) <= _MAX_WEIGHT) & torch.isfinite(_batch.norm(mixed))
+        )
         return mixed, trusted
 
 
-def _push(history: Tensor, newest: Tensor, forget: Tensor) -> Tensor:
-    """Put the newest row first and drop the oldest; samples that forget keep no rows."""
-    moved = torch.cat([newest[:, None], history[:, :-1]], dim=1)
-    return torch.where(forget[:, :, None], 0.0, moved)
+def _write(history: Tensor, row: Tensor, newest: Tensor) -> None:
+    """Overwrite one row of each sample."""
+    history[torch.arange(len(history), device=history.device), row] = newest
+
+
+def _bordered(gram: Tensor, row: Tensor, products: Tensor) -> Tensor:
+    """The Gram matrix with the products of the newest row; those with rows that are unused count as zero."""
+    newest = torch.arange(gram.shape[-1], device=gram.device) == row[:, None]
+    used = newest | (gram.diagonal(dim1=-2, dim2=-1) != 0)
+    products = torch.where(used, products, 0.0)
+    gram = torch.where(newest[:, :, None], products[:, None, :], gram)
+    return torch.where(newest[:, None, :], products[:, :, None], gram)

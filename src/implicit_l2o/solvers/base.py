@@ -137,7 +137,7 @@ class AbstractFixedPointSolver(ABC):
     def update(
         self, z: Float[Tensor, "B *shape"], Tz: Float[Tensor, "B *shape"], state: Any
     ) -> tuple[Float[Tensor, "B *shape"], State]:
-        """The next iterate and state; sample by sample, and without changing its arguments."""
+        """The next iterate and state; sample by sample. It may overwrite the state's tensors, never `z` or `Tz`."""
 
 
 class _Loop:
@@ -160,6 +160,7 @@ class _Loop:
         self.active = torch.ones(batch, dtype=torch.bool, device=device)
         self.held = False
         self.z, self.state = z0, solver.init(z0)
+        self.saved: State = ()  # memory for a copy of the state
         self.previous, self.image = start, z0
         self.best, self.best_residual = start, self.residual.clone()
         self.bound = z0.new_full((batch,), math.inf)
@@ -170,8 +171,10 @@ class _Loop:
         while step < self.stopping.max_steps and len(self.index):
             if self.held:  # finished samples that could not be dropped stand still, lest they run into overflow
                 self.z = torch.where(_batch.expand(self.active, self.z), self.z, self.last[self.index])
-            begin = (self.z, self.state)
             begin_step = step
+            # What a block that breaks goes back to: a solver may overwrite its state.
+            alone = step < careful_until or self.stopping.is_check(step + 1)
+            begin = (self.z, self.state if alone else self._saved_state())
             while True:  # one block: up to the next check, or a single step when careful
                 self.previous, self.image = self.z, self._apply(self.z)
                 if step == 0:
@@ -188,6 +191,7 @@ class _Loop:
                 # A sample broke somewhere in the block: go back and replay it step by step, so that the sample is frozen
                 # before T is fed what it broke on. Only the suspects are judged off the schedule.
                 (self.z, self.state), careful_until, step = begin, step, begin_step
+                self.saved = ()
                 suspects = broken
                 continue
             judged = self.active if self.stopping.is_check(step) else self.active & suspects
@@ -196,6 +200,15 @@ class _Loop:
                 suspects = self._drop(finished, suspects)
         self._finish(step)
         return self._result()
+
+    def _saved_state(self) -> State:
+        """A copy of the state, in memory that is used again: fresh pages would cost as much as the copy."""
+        if [part.shape for part in self.saved] != [part.shape for part in self.state]:
+            self.saved = _like(self.state, [part.clone() for part in self.state])
+        else:
+            for kept, part in zip(self.saved, self.state, strict=True):
+                kept.copy_(part)
+        return self.saved
 
     def _apply(self, z: Tensor) -> Tensor:
         """`T(z)`; a `T` that overwrites `z` would make every residual zero."""
@@ -309,7 +322,10 @@ class _Loop:
 
 def _take(state: State, index: Tensor) -> State:
     """The state of some samples, in the solver's own kind of tuple."""
-    parts = [part[index] for part in state]
+    return _like(state, [part[index] for part in state])
+
+
+def _like(state: State, parts: list[Tensor]) -> State:
     make = getattr(type(state), "_make", tuple)  # a named tuple stays one
     return make(parts)
 
