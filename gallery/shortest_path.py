@@ -50,7 +50,7 @@ def main(*, quick: bool = False, out: Path = Path("gallery_out")) -> dict[str, f
     # 3. Train on contexts and paths alone. Noise on the predicted costs shows the loss all sides of the jump, and the mean
     #    flow has to be the path that was taken. JFB, the default, differentiates one step of the solver.
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2)
-    for _ in range(3 if quick else 20):
+    for _ in range(4 if quick else 12):
         for batch in torch.randperm(len(data.train)).split(64):
             costs = network(data.train.contexts[batch])
             flow = rough(costs.repeat(8, 1) + 1.5 * torch.randn(8 * len(batch), grid.n_arcs)).x
@@ -62,7 +62,7 @@ def main(*, quick: bool = False, out: Path = Path("gallery_out")) -> dict[str, f
     # 4. An honest opponent: the same network, but it is shown the costs of every road and fits them by least squares.
     baseline = nn.Sequential(nn.Linear(5, 50), nn.LeakyReLU(0.1), nn.Linear(50, grid.n_arcs))
     optimizer = torch.optim.AdamW(baseline.parameters(), lr=1e-2)
-    for _ in range(20 if quick else 100):
+    for _ in range(20 if quick else 60):
         for batch in torch.randperm(len(data.train)).split(64):
             optimizer.zero_grad()
             mse_loss(baseline(data.train.contexts[batch]), data.train.costs[batch]).backward()
@@ -100,7 +100,7 @@ def main(*, quick: bool = False, out: Path = Path("gallery_out")) -> dict[str, f
     figure = Figure(figsize=(10, 3.4), layout="constrained")
     axes = figure.subplots(1, 3, width_ratios=[1, 1, 1.25])
     draw_flow(axes[0], grid, answers.x[0], f"a usual context: {il2o.Label(int(report.worst[0])).name}")
-    draw_flow(axes[1], grid, answers.x[1], f"the weather station is dead: {il2o.Label(int(report.worst[1])).name}")
+    draw_flow(axes[1], grid, answers.x[1], f"no weather report: {il2o.Label(int(report.worst[1])).name}")
     axes[2].barh(list(results), list(results.values()), color=["#bbbbbb", "#0072b2", "#56b4e9", "#009e73"])
     axes[2].bar_label(axes[2].containers[0], fmt="%.1f", padding=3)
     axes[2].set(xlabel="% above the cheapest path", xlim=(0, 1.15 * max(results.values())))
