@@ -23,7 +23,7 @@ def main(*, quick: bool = False, out: Path = Path("gallery_out")) -> dict[str, f
     # 1. The problem, in the words of CVXPY: five assets, nothing is sold short, none gets more than a cap, and what the
     #    forecast is worth is weighed against a known risk. Forecast and cap are parameters.
     n = 5
-    w, forecast, cap = cp.Variable(n), cp.Parameter(n), cp.Parameter(nonneg=True)
+    w, forecast, cap = cp.Variable(n, name="weights"), cp.Parameter(n), cp.Parameter(nonneg=True, name="cap")
     spread = torch.randn(n, n) / n**0.5
     risk = cp.sum_squares(spread.numpy() @ w) + 0.5 * cp.sum_squares(w)
     constraints = [cp.sum(w) == 1, w >= 0, w <= cap]

@@ -31,7 +31,7 @@ def main(*, quick: bool = False, out: Path = Path("gallery_out")) -> dict[str, f
 
     # 2. The model: a linear map predicts the payoffs, the layer answers with the equilibrium of that game. The operator of
     #    a zero-sum game is a rotation: plain forward steps spiral outwards, Tseng's splitting converges.
-    model = PayoffModel(payoff_network(ACTIONS), ACTIONS, backward=il2o.Implicit())
+    model = PayoffModel(payoff_network(ACTIONS), ACTIONS)
 
     # 3. The opponent: a network of two softmaxes, whose answers are strategies as well, and equilibria of nothing.
     black_box = MLP((3, 64, 64, 2 * ACTIONS)).double()
@@ -44,19 +44,26 @@ def main(*, quick: bool = False, out: Path = Path("gallery_out")) -> dict[str, f
         """Total variation distance of the mixed strategies, the mean of both players."""
         return (x - test.x).abs().sum(1) / 4
 
+    # Ours is trained on a condition that needs no solve: in the predicted game the observed strategies have to answer each
+    # other. In the payoffs that is convex, so the learned game is found, not searched. The network fits the strategies.
+    def responses(d: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        payoff, (u, v) = model.payoff(d), x.split(ACTIONS, dim=1)
+        pays, earns = (payoff @ v[..., None])[..., 0], (payoff.mT @ u[..., None])[..., 0]
+        return torch.cat([torch.softmax(-pays, 1), torch.softmax(earns, 1)], 1)
+
     with torch.no_grad():
         untrained = model(test.contexts).x
-    for answer, net in ((lambda d: model(d).x, model), (lambda d: strategies(black_box, d), black_box)):
-        optimizer = torch.optim.AdamW(net.parameters(), lr=0.3 if net is model else 3e-3)
-        steps = 60 if quick else 200
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-        for _ in range(steps):
-            x = answer(train.contexts)
-            loss = (train.x * (train.x.log() - x.log())).sum(1).mean()  # Kullback-Leibler divergence
+    answers = ((model, lambda d: responses(d, train.x)), (black_box, lambda d: strategies(black_box, d)))
+    for net, answer in answers:
+        optimizer = torch.optim.LBFGS(net.parameters(), max_iter=50 if quick else 500, line_search_fn="strong_wolfe")
+
+        def divergence(answer=answer, optimizer=optimizer) -> torch.Tensor:
             optimizer.zero_grad()
+            loss = (train.x * (train.x.log() - answer(train.contexts).log())).sum(1).mean()
             loss.backward()
-            optimizer.step()
-            schedule.step()
+            return loss
+
+        optimizer.step(divergence)
 
     # 4. Certificates. A pair of strategies, and at rest: nobody in the predicted game wants to move. Broken: the solver is
     #    stopped after two steps from uniform strategies, as somebody in a hurry would. The answer looks like strategies,
