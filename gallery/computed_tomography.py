@@ -48,7 +48,7 @@ def main(*, quick: bool = False, out: Path = Path("gallery_out")) -> dict[str, f
 
     # 3. Train on fresh noise, turned and mirrored phantoms. The memory is that of one iteration.
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-    steps = 15 if quick else 300
+    steps = 15 if quick else 150
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):
         (x,) = random_symmetry(images[torch.randint(len(images), (8,))])
@@ -93,7 +93,7 @@ def main(*, quick: bool = False, out: Path = Path("gallery_out")) -> dict[str, f
     shown = {"truth": truth, "filtered back-projection": back_projected, "total variation": smooth}
     shown |= {"implicit, trained": answers.x, "dead detectors: FAIL": broken.x}
     for ax, (name, x) in zip(figure.subplots(1, 5), shown.items(), strict=True):
-        ax.imshow(x[0, 0], cmap="gray", vmin=0, vmax=1)
+        ax.imshow(x[0, 0].numpy(), cmap="gray", vmin=0, vmax=1)
         db = "" if name == "truth" else f"\n{float(psnr(x.clamp(0, 1), truth)[0]):.1f} dB"
         ax.set_title(name + db, fontsize=10)
         ax.axis("off")

@@ -84,7 +84,7 @@ def main(*, quick: bool = False, out: Path = Path("gallery_out")) -> dict[str, f
             (0, answer, BLUE, "layer"),
             (0.25, theirs, RED, "black box"),
         ):
-            left.bar(place + offset + 6 * k, x[k], 0.25, color=colour, label=name if k == 0 else None)
+            left.bar((place + offset + 6 * k).numpy(), x[k].numpy(), 0.25, color=colour, label=name if k == 0 else None)
         left.hlines(new_caps[k], 6 * k - 0.5, 6 * k + n - 0.5, color="black", linestyle="--", linewidth=1)
     left.set(ylabel="weight", xticks=[6 * k + 2 for k in range(4)], xticklabels=[f"day {k + 1}" for k in range(4)])
     left.set_title("four new days, five assets each; dashed: the cap")

@@ -107,7 +107,7 @@ def main(*, quick: bool = False, out: Path = Path("gallery_out")) -> dict[str, f
 def show(ax, image: torch.Tensor, logits: torch.Tensor, worst: torch.Tensor, name: str) -> None:
     """An image in the frame of its verdict."""
     verdict = il2o.Label(int(worst)).name
-    ax.imshow(image[0], cmap="gray_r")
+    ax.imshow(image[0].numpy(), cmap="gray_r")
     ax.set(xticks=[], yticks=[])
     ax.set_title(f"{name} read as {int(logits.argmax())}".strip(), fontsize=8)
     ax.set_xlabel(verdict, color=COLOURS[verdict], fontsize=9)

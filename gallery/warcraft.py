@@ -27,7 +27,7 @@ def main(*, quick: bool = False, out: Path = Path("gallery_out")) -> dict[str, f
     # 1. Generated terrain maps: 64 cells of grass, earth, forest, water or rock, and the cheapest path from corner to corner
     #    over the eight neighbours of a cell. We see pictures and paths; which terrain costs what is never told.
     side = 8
-    train = generate(150 if quick else 1000, seed=0, side=side)
+    train = generate(400 if quick else 1000, seed=0, side=side)
     validation, test = generate(200, seed=1, side=side), generate(200, seed=2, side=side)
     grid = CellGrid(side)
     paths = grid.path_arcs(train.paths)
@@ -51,7 +51,7 @@ def main(*, quick: bool = False, out: Path = Path("gallery_out")) -> dict[str, f
 
     # 3. Train: the path that was taken has to be optimal under the predicted costs.
     optimizer = torch.optim.AdamW(network.parameters())
-    for epoch in range(epochs := 3 if quick else 8):
+    for epoch in range(epochs := 5 if quick else 8):
         optimizer.param_groups[0]["lr"] = 5e-3 * (1 - epoch / epochs)
         for batch in torch.randperm(len(train)).split(50):
             costs = grid.arc_costs(network(train.images[batch]))
@@ -108,7 +108,7 @@ class Sameness(il2o.AbstractMeasure):
 
 def draw_flow(ax: Axes, image: torch.Tensor, cells: torch.Tensor, title: str) -> None:
     """The picture, and on it a dot in every cell that is as large as the flow through it."""
-    ax.imshow(image, extent=(0, cells.shape[1], cells.shape[0], 0))
+    ax.imshow(image.numpy(), extent=(0, cells.shape[1], cells.shape[0], 0))
     row, column = torch.nonzero(cells > 0.02).T
     ax.scatter(column + 0.5, row + 0.5, s=150 * cells[row, column], color=RED, edgecolors="white", linewidths=1)
     ax.set_title(title, fontsize=10)
