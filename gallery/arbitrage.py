@@ -25,8 +25,9 @@ def main(*, quick: bool = False, out: Path = Path("gallery_out")) -> dict[str, f
     #    a small error. The best trade for what is seen leaves no margin at all, so the slightest error has it refused.
     network = published_network()
     market = Market.of(network)
-    drawn = draw(400 if quick else 900, network=network, seed=2022)
-    train, test = drawn.part(0, len(drawn) - 300), drawn.part(len(drawn) - 300, len(drawn))
+    count = 60 if quick else 200
+    drawn = draw(count + (100 if quick else 500), network=network, seed=2022)
+    train, test = drawn.part(0, len(drawn) - count), drawn.part(len(drawn) - count, len(drawn))
     reserves = test.reserves.double()
 
     # 2. The model: the optimal trade of a problem with two learned parts, a slack for every pool (by how much its mean must

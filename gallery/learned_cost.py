@@ -46,7 +46,7 @@ def main(*, quick: bool = False, out: Path = Path("gallery_out")) -> dict[str, f
     untrained = error(infer(model, test), test)
 
     # 3. Train both on the squared distance to the decisions; ours by JFB through a projected gradient method.
-    for net, epochs in ((model, 20 if quick else 120), (black_box, 30 if quick else 100)):
+    for net, epochs in ((model, 20 if quick else 40), (black_box, 30 if quick else 100)):
         optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
         for _ in range(epochs):
             for batch in torch.randperm(len(train.contexts)).split(40):
@@ -84,7 +84,7 @@ def main(*, quick: bool = False, out: Path = Path("gallery_out")) -> dict[str, f
     figure = Figure(figsize=(11, 3.4), layout="constrained")
     left, middle, right = figure.subplots(1, 3, width_ratios=[1, 1, 1.2])
     for ax, x, name, colour in ((left, guessed, "black box", RED), (middle, solution.x, "learned cost", BLUE)):
-        ax.plot([0, 4], [0, 4], color=GREY)
+        ax.plot([0, 2.2], [0, 2.2], color=GREY)
         ax.plot(larger.decisions.flatten(), x.flatten(), ".", color=colour, markersize=3, alpha=0.5)
         ax.set(xlabel="decided, larger budgets", ylabel="predicted", title=name, aspect="equal")
     right.barh(list(results), list(results.values()), color=[GREY, RED, BLUE, RED, BLUE])
