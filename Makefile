@@ -12,7 +12,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; 
 STAMP := $(VENV)/installed-$(shell { cat pyproject.toml constraints.txt; echo '$(EXTRAS) $(CURDIR)'; } | cksum | cut -d' ' -f1)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format docs bench results images lock clean
+.PHONY: help setup demo gallery test lint format docs bench results images lock clean
 
 comma := ,
 
@@ -36,6 +36,9 @@ $(STAMP):
 
 demo: setup  ## train the two first models and draw what they do, in demo_out/
 	$(BIN)/il2o demo --out demo_out --seed 0
+
+gallery: setup  ## run the scripts of gallery/, ten minutes or so, with their times; figures in gallery_out/
+	$(BIN)/python -m gallery
 
 # Two workers of one thread each: with more threads than free cores, small tensor operations wait for each other.
 test: setup  ## run the whole test suite
@@ -137,5 +140,5 @@ lock:  ## resolve constraints.txt anew, for every extra, in an environment of it
 	rm -rf $(VENV)-lock
 
 clean:  ## remove .venv and everything generated (results/ stay)
-	rm -rf $(VENV) $(VENV)-lock demo_out runs site build dist lightning_logs .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-lock demo_out gallery_out runs site build dist lightning_logs .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -15,7 +15,7 @@ from scipy.sparse.csgraph import shortest_path
 
 import implicit_l2o as il2o
 from implicit_l2o.data import shortest_path as data
-from implicit_l2o.decoders import MILP, Dijkstra, GridPaths, Knapsack, TravellingSalesman
+from implicit_l2o.decoders import MILP, Dijkstra, GridPaths, Knapsack, TravellingSalesman, decide_finite
 
 needs_numba = pytest.mark.skipif(not data.has_numba(), reason="numba is in the extra 'exact'")
 SEEDS = st.integers(0, 2**31 - 1)
@@ -349,6 +349,20 @@ def test_milp_says_which_sample_has_no_solution():
         MILP(il2o.LinearProgram(n=2))(costs)
     with pytest.raises(ValueError, match=r"mask of shape \(2,\); got \(3,\)"):
         MILP(lp, integer=[True] * 3)
+
+
+# A broken sample among predicted costs
+
+
+def test_decide_finite_is_the_decoder_but_for_broken_samples(decoder):
+    costs = positive_costs(decoder)
+    assert torch.equal(decide_finite(decoder, costs), decoder(costs))
+    broken = costs.clone()
+    broken[1, 0], broken[4, 1] = torch.nan, torch.inf
+    decided = decide_finite(decoder, broken)
+    assert decided[[1, 4]].isnan().all()
+    whole = [0, 2, 3, 5, 6]
+    assert torch.equal(decided[whole], decoder(costs[whole]))
 
 
 # Where numba is missing

@@ -2,6 +2,7 @@
 
 from implicit_l2o._numba import has_numba as has_numba
 from implicit_l2o.decoders.base import AbstractDecoder as AbstractDecoder
+from implicit_l2o.decoders.base import decide_finite as decide_finite
 from implicit_l2o.decoders.dijkstra import Dijkstra as Dijkstra
 from implicit_l2o.decoders.grid_paths import GridPaths as GridPaths
 from implicit_l2o.decoders.knapsack import Knapsack as Knapsack

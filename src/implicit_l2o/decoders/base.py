@@ -1,6 +1,7 @@
 """What every decoder shares: it checks the costs, and gives the decisions in their dtype and on their device."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, final
 
 import numpy as np
@@ -49,6 +50,30 @@ class AbstractDecoder(ABC):
                 f"{name} needs finite costs; got {float(values[sample, entry])} at variable {entry} of sample {sample}."
             )
         return torch.from_numpy(self.solve(values.contiguous().numpy())).to(costs)
+
+
+def decide_finite(decoder: Callable[[Tensor], Tensor], costs: Float[Tensor, "B n"]) -> Float[Tensor, "B n"]:
+    """The decisions of samples whose costs are finite, NaN for the others: a broken sample spoils no batch mate.
+
+    For costs that a model predicted: a NaN among its inputs is no mistake of the caller's, and its certificates say so.
+
+    Args:
+        decoder: from finite costs to decisions.
+        costs: `(B, n)`.
+
+    Example:
+        >>> import torch
+        >>> from implicit_l2o.decoders import MILP, decide_finite
+        >>> import implicit_l2o as il2o
+        >>> one_of_two = MILP(il2o.LinearProgram(A_eq=torch.ones(1, 2), b_eq=torch.ones(1)))
+        >>> decide_finite(one_of_two, torch.tensor([[1.0, 2.0], [torch.nan, 0.0]]))
+        tensor([[1., 0.],
+                [nan, nan]])
+    """
+    finite = torch.isfinite(costs).all(dim=1, keepdim=True)
+    if bool(finite.all()):
+        return decoder(costs)
+    return torch.where(finite, decoder(torch.where(finite, costs, torch.zeros_like(costs))), torch.nan)
 
 
 def to_numpy(value: Any) -> Any:

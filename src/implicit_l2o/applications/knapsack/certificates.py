@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 import implicit_l2o as il2o
-from implicit_l2o.decoders import Knapsack
+from implicit_l2o.decoders import Knapsack, decide_finite
 
 VIOLATION = "constraint violation"
 MOST_VIOLATION = 0.2  # units of weight, of a capacity of 20
@@ -18,9 +18,9 @@ CONSTRAINTS = (il2o.Certificate(il2o.ConstraintViolation(name=VIOLATION), il2o.T
 def decide(decoder: Knapsack, inference: il2o.Inference) -> Float[Tensor, "B items"]:
     """The best selection under the values that were predicted for an inference: what the model does at test time.
 
-    Where nothing was solved the answer is a selection already.
+    Where nothing was solved the answer is a selection already. NaN for a sample whose predicted costs are not finite.
     """
-    return inference.x if inference.problem is None else decoder(inference.data)
+    return inference.x if inference.problem is None else decide_finite(decoder, inference.data)
 
 
 @dataclass(frozen=True, eq=False)

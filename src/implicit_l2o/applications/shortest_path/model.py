@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import implicit_l2o as il2o
 from implicit_l2o.data.shortest_path import Grid
+from implicit_l2o.decoders import decide_finite
 
 
 def cost_network(features: int, arcs: int, *, hidden: int = 50, seed: int | None = None) -> nn.Sequential:
@@ -104,6 +105,8 @@ def path_layer(
 def decide(grid: Grid, inference: il2o.Inference) -> Float[Tensor, "B arcs"]:
     """The exact shortest path under the costs that were predicted for an inference: what the model does at test time.
 
+    NaN for a sample whose predicted costs are not finite.
+
     Args:
         grid: the graph.
         inference: of a `path_layer`.
@@ -115,4 +118,4 @@ def decide(grid: Grid, inference: il2o.Inference) -> Float[Tensor, "B arcs"]:
     cost = inference.need_problem("decide").F
     if not (isinstance(cost, il2o.QuadraticCost) and isinstance(cost.linear, Tensor)):
         raise TypeError("decide needs a QuadraticCost with a linear part as the problem's F.")
-    return grid.shortest_paths(cost.linear)
+    return decide_finite(grid.shortest_paths, cost.linear)

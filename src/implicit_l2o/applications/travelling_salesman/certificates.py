@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 import implicit_l2o as il2o
-from implicit_l2o.decoders import TravellingSalesman
+from implicit_l2o.decoders import TravellingSalesman, decide_finite
 
 VIOLATION = "constraint violation"
 MOST_VIOLATION = 1e-2  # edges; a city has two
@@ -18,9 +18,9 @@ CONSTRAINTS = (il2o.Certificate(il2o.ConstraintViolation(name=VIOLATION), il2o.T
 def decide(decoder: TravellingSalesman, inference: il2o.Inference) -> Float[Tensor, "B edges"]:
     """The cheapest tour under the costs that were predicted for an inference: what the model does at test time.
 
-    Where nothing was solved the answer is a tour already.
+    Where nothing was solved the answer is a tour already. NaN for a sample whose predicted costs are not finite.
     """
-    return inference.x if inference.problem is None else decoder(inference.data)
+    return inference.x if inference.problem is None else decide_finite(decoder, inference.data)
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 import implicit_l2o as il2o
 from implicit_l2o.data.warcraft import CellGrid
+from implicit_l2o.decoders import decide_finite
 
 LEAST = 1e-2  # of a cost, after noise as well: an exact search needs costs that are not negative
 _START = 0.54  # softplus of it is 1: costs start at about 1
@@ -178,6 +179,6 @@ class PathFinder(nn.Module):
 def decide(grid: CellGrid, inference: il2o.Inference) -> Float[Tensor, "B side side"]:
     """The cells of the exact cheapest path under the costs predicted for an inference: what the model does at test time.
 
-    Where nothing was solved, the answer is such cells already.
+    Where nothing was solved, the answer is such cells already. NaN for a map whose predicted costs are not finite.
     """
-    return inference.x if inference.problem is None else grid.cells(grid.decoder(inference.data))
+    return inference.x if inference.problem is None else grid.cells(decide_finite(grid.decoder, inference.data))
