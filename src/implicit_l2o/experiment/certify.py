@@ -72,7 +72,9 @@ def _load(run: Path, kind: type[_TaskOnly]) -> tuple[AbstractTask, _TaskOnly]:
         raise ConfigurationError(f"{run} is no folder of a run.")
     if folder.summary.is_file() and not folder.model.is_file():
         seeds = sorted(path.name for path in run.glob("seed_[0-9]*"))
-        raise ConfigurationError(f"{run} holds several seeds; name one of them, such as {run / (seeds or ['seed_0'])[0]}.")
+        raise ConfigurationError(
+            f"{run} holds several seeds; name one of them, such as {run / (seeds or ['seed_0'])[0]}."
+        )
     for path in (folder.config, folder.model):
         if not path.is_file():
             raise ConfigurationError(f"{run} holds no trained model: {path.name} is missing; `il2o run` writes it.")

@@ -1,6 +1,6 @@
 """The iterates of an inference, recorded as the library's own loop makes them, and read out one by one.
 
-A backward mode receives the solve (the map, the start, the solver), so a mode that wraps the model's own one sees every solve
+A backward mode receives the solve (the map, the start, the solver), so one that wraps the model's own sees every solve
 of an inference without knowing the model. `record` lets it watch the solver; `replay` lets it return recorded iterates in
 place of a solution, all of them as one batch, so that the rest of the model, the certificates included, treats each as if
 the solver had stopped there.

@@ -1,6 +1,6 @@
 """The page that plays solves: one HTML file with the iterates inside, eight bits a value, and nothing to load.
 
-The iterates of a sample are packed as differences from frame to frame, which are mostly zero towards the end, and compressed;
+The iterates of a sample are packed as differences between frames, which are mostly zero towards the end, and compressed;
 the page's script unpacks them. Numbers of the curves and certificates are stored as they are.
 """
 
@@ -215,10 +215,13 @@ def window(
     width = last[1] - last[0]
     low = max(every[0], last[0] - _WIDER * width) if width > 0 else every[0]
     high = min(every[1], last[1] + _WIDER * width) if width > 0 else every[1]
-    low = layout.get("low") if layout.get("low") is not None else low
-    high = layout.get("high") if layout.get("high") is not None else high
-    assert low is not None and high is not None
-    return (float(low), float(high)) if high > low else (float(low), float(low) + 1.0)
+    low, high = (_stated(layout, name, found) for name, found in (("low", low), ("high", high)))
+    return (low, high) if high > low else (low, low + 1.0)
+
+
+def _stated(layout: Mapping[str, Any], name: str, found: float) -> float:
+    stated = layout.get(name)
+    return float(found if stated is None else stated)
 
 
 def _range(values: NDArray[np.floating]) -> tuple[float, float]:

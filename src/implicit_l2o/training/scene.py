@@ -247,8 +247,8 @@ def picture_of(shape: Sequence[int]) -> AbstractPicture:
 
     Example:
         >>> from implicit_l2o.training import picture_of
-        >>> picture_of((1, 28, 28)), picture_of((10,))
-        (Pixels(height=28, width=28, channels=1, low=None, high=None, heat=False), Bars(length=10, names=(), low=None, high=None))
+        >>> picture_of((1, 28, 28)).layout()["kind"], picture_of((10,)).layout()["kind"]
+        ('pixels', 'bars')
     """
     sides = [int(n) for n in shape]
     if len(sides) == 3:

@@ -267,9 +267,9 @@
       const box = strip.getBoundingClientRect();
       seek(Math.min(codes.length - 1, Math.floor(codes.length * (event.clientX - box.left) / box.width)));
     });
-    const last = html("td");
+    const last = html("td", "frames");
     last.append(strip);
-    line.append(head, cell, value, ...limits.map((limit) => html("td", "num", limit === null ? "–" : short(limit))), last);
+    line.append(head, cell, last, value, ...limits.map((limit) => html("td", "num", limit === null ? "–" : short(limit))));
     const draw = (k) => {
       label.className = `verdict ${VERDICTS[codes[k]]}`;
       label.textContent = VERDICTS[codes[k]];
@@ -362,7 +362,7 @@
     const modes = $("modes");
     if (!modes) return;
     modes.replaceChildren();
-    modes.className = gradient && gradient.kind === "bars" ? "stage wide" : "stage";
+    modes.className = gradient && gradient.kind === "bars" ? "stage half" : "stage";
     sample.gradients.forEach((mode, i) => {
       const values = unpacked[i];
       const note = colourKey([null, `norm ${written(mode.norm)}${mode.solved ? "" : ", adjoint equation not solved"}. `],
