@@ -353,7 +353,9 @@
     if (seen) {
       const input = drawers[inputs.kind](inputs, { low: seen.low, high: seen.high, size: seen.size }, "input of the model");
       input.draw(seen.frame(0));
-      tiles.append(tile("input d", input.element));
+      const figure = tile("input d", input.element);
+      figure.className = "input";
+      tiles.append(figure);
     }
     return parts;
   };
@@ -362,7 +364,7 @@
     const modes = $("modes");
     if (!modes) return;
     modes.replaceChildren();
-    modes.className = gradient && gradient.kind === "bars" ? "stage half" : "stage";
+    modes.className = gradient && gradient.kind === "bars" ? "stage half" : "stage pair";
     sample.gradients.forEach((mode, i) => {
       const values = unpacked[i];
       const note = colourKey([null, `norm ${written(mode.norm)}${mode.solved ? "" : ", adjoint equation not solved"}. `],
