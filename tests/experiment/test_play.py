@@ -64,14 +64,13 @@ def x_of(frames):
     return torch.cat([inference.x for inference in frames.inferences])
 
 
-@pytest.mark.parametrize(
-    "kind", [il2o.KrasnoselskiiMann, il2o.Anderson, il2o.Halpern], ids=lambda kind: kind.__name__
-)
+@pytest.mark.parametrize("kind", [il2o.KrasnoselskiiMann, il2o.Anderson, il2o.Halpern], ids=lambda kind: kind.__name__)
 def test_a_frame_is_what_the_model_answers_when_it_stops_there(kind):
     task, d = Slow(solver=kind(il2o.Stopping(1e-6, 0.0, 400, check_every=7))), seen()
     recording = record(task, d, frames=9)
     frames = replay(task, d, recording)
-    assert recording.steps[0] == 0 and len(recording.steps) > 5
+    assert recording.steps[0] == 0
+    assert len(recording.steps) > 5
     residual = torch.cat([inference.residual for inference in frames.inferences])
     compared = 0
     for k, step in enumerate(recording.steps[1:], start=1):
@@ -122,21 +121,27 @@ def test_the_constraint_is_met_more_and_more_and_the_label_turns():
     task, d = Slow(), seen()
     frames = replay(task, d, record(task, d, frames=40))
     labels = torch.cat([il2o.certify(task.all_certificates(), part).labels for part in frames.inferences])[:, 0]
-    assert labels[0] == il2o.Label.FAIL and labels[-1] == il2o.Label.PASS
-    assert frames.violation[0] > 0.5 and frames.violation[-1] < 1e-3
+    assert labels[0] == il2o.Label.FAIL
+    assert labels[-1] == il2o.Label.PASS
+    assert frames.violation[0] > 0.5
+    assert frames.violation[-1] < 1e-3
 
 
 @pytest.mark.parametrize(("last", "count"), [(1, 5), (7, 60), (60, 60), (61, 60), (5000, 60), (5000, 2), (9, 1)])
 def test_frames_are_spaced_from_the_first_to_the_last_iteration(last, count):
     steps = spaced(last, count)
-    assert steps == sorted(set(steps)) and steps[-1] == last and steps[0] == (1 if min(last, count) > 1 else last)
+    assert steps == sorted(set(steps))
+    assert steps[-1] == last
+    assert steps[0] == (1 if min(last, count) > 1 else last)
     assert min(last, 0.7 * count) <= len(steps) <= count
 
 
 def test_a_long_solve_is_stored_in_few_frames():
     task, d = Slow(solver=il2o.KrasnoselskiiMann(il2o.Stopping(0.0, 0.0, 3000))), seen()
     recording = record(task, d, frames=30)
-    assert recording.steps[-1] == 3000 and 20 <= len(recording.steps) <= 32 and len(recording.z) == len(recording.steps)
+    assert recording.steps[-1] == 3000
+    assert 20 <= len(recording.steps) <= 32
+    assert len(recording.z) == len(recording.steps)
     assert not recording.sought
 
 
@@ -176,14 +181,16 @@ def test_an_exact_layer_iterates_from_its_usual_start():
 
     task, d = Polished(), seen()
     recording = record(task, d, frames=30)
-    assert recording.steps[-1] > 3 and task.model.polish
+    assert recording.steps[-1] > 3
+    assert task.model.polish
     torch.testing.assert_close(x_of(replay(task, d, recording))[-1:], task.infer(d).x, atol=1e-3, rtol=0)
 
 
 def test_a_solve_that_runs_out_of_steps_says_so():
     task, d = Slow(solver=il2o.KrasnoselskiiMann(il2o.Stopping(1e-9, 0.0, 5))), seen()
     recording = record(task, d, frames=30)
-    assert il2o.Status(int(recording.point.status)) == il2o.Status.MAX_STEPS and recording.steps[-1] == 5
+    assert il2o.Status(int(recording.point.status)) == il2o.Status.MAX_STEPS
+    assert recording.steps[-1] == 5
     assert not replay(task, d, recording).solved.any()
 
 
@@ -191,7 +198,8 @@ def test_gradients_by_two_modes():
     """`J = I / 2`: JFB gives half of the gradient."""
     task, batch = Unconstrained(), (seen(), torch.zeros(1, 3))
     jfb, exact = compare(task, Scene(), batch, (il2o.JFB(), il2o.Implicit()))
-    assert (jfb.name, exact.name) == ("JFB", "Implicit") and exact.solved
+    assert (jfb.name, exact.name) == ("JFB", "Implicit")
+    assert exact.solved
     assert cosine(jfb.value, exact.value) == pytest.approx(1.0, abs=1e-5)
     assert jfb.norm / exact.norm == pytest.approx(0.5, rel=1e-3)
     weight, bias = task.model.encoder.weight, task.model.encoder.bias  # x = -(W d + b) / 2
@@ -229,7 +237,8 @@ def test_pixels_stand_where_they_belong(channels):
     picture = Pixels(2, 3, channels=channels)
     layout, shown = picture.layout(), picture.arrange(values)
     colours = 3 if channels == 3 else 1
-    assert shown.shape == (2, layout["height"] * layout["width"] * colours) and layout["colours"] == (channels == 3)
+    assert shown.shape == (2, layout["height"] * layout["width"] * colours)
+    assert layout["colours"] == (channels == 3)
     if channels == 3:
         assert shown[1].reshape(2, 3, 3)[1, 2].tolist() == values[1, :, 1, 2].tolist()
     else:
