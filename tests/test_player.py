@@ -42,7 +42,7 @@ def sample(picture: dict[str, Any], *, index: int = 0, name: str = "JFB") -> Pla
         steps=[2 * k for k in range(FRAMES)],
         residual=shrink.tolist(),
         tolerance=1e-5,
-        solved=[residual <= 1e-5 for residual in shrink],
+        solved=[bool(residual <= 1e-5) for residual in shrink],
         violation=[0.1, *[0.0] * (FRAMES - 1)],
         values=[shrink.tolist(), [float("nan")] * FRAMES],
         labels=[[2, 2, 1, 1, 0, 0, 0, 0], [2] * FRAMES if index else [0] * FRAMES],

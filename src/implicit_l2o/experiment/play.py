@@ -14,7 +14,7 @@ from implicit_l2o.experiment.certify import load_run
 from implicit_l2o.experiment.errors import ConfigurationError
 from implicit_l2o.experiment.folder import RunFolder
 from implicit_l2o.experiment.gradients import Gradient, compare, cosine
-from implicit_l2o.experiment.recording import Frames, Recording, record, replay
+from implicit_l2o.experiment.recording import Frames, Recording, begins_exact, record, replay
 from implicit_l2o.report.player import PlayedGradient, PlayedRun, PlayedSample, build_player
 from implicit_l2o.training import AbstractPicture, AbstractTask, Scene, picture_of
 
@@ -70,7 +70,7 @@ def play(
     about = task.about()
     shown = PlayedRun(
         title=about.title,
-        name=run.resolve().name,
+        name=_name(run.resolve()),
         summary=about.summary,
         values_name=scene.values_name,
         parameters_name=scene.parameters_name,
@@ -80,6 +80,11 @@ def play(
         **layouts,
     )
     return build_player(shown, RunFolder(run).player if out is None else out)
+
+
+def _name(run: Path) -> str:
+    """Of the folder; of a seed's together with the one above it."""
+    return f"{run.parent.name}, {run.name}" if run.name.startswith("seed_") else run.name
 
 
 def _examples(run: Path) -> dict[int, str]:
@@ -143,7 +148,7 @@ def _sample(
         inputs=None if inputs is None else inputs.arrange(batch[0])[0],
         gradients=[_shown(gradient, layout) for gradient in gradients],
         cosine=cosine(*found),
-        remarks=list(_remarks(recording, gradients)),
+        remarks=list(_remarks(task, recording, gradients)),
     )
     layouts = {
         "picture": picture.layout(),
@@ -222,7 +227,12 @@ def _ending(recording: Recording) -> str:
     return f"{status.name} after {steps}: {status.message}"
 
 
-def _remarks(recording: Recording, gradients: Sequence[Gradient]) -> Iterable[str]:
+def _remarks(task: AbstractTask, recording: Recording, gradients: Sequence[Gradient]) -> Iterable[str]:
+    if begins_exact(task):
+        yield (
+            "This model answers by an exact solver. Here it iterates from its usual start, to the tolerance of the "
+            "iteration, so the last frame may miss limits that the exact answer meets."
+        )
     if recording.best:
         yield "The solve ran out of steps and returned an earlier, better iterate: the last frame is that one."
     if recording.order:

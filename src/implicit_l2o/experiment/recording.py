@@ -135,10 +135,7 @@ def replay(task: AbstractTask, d: Tensor, recording: Recording) -> Frames:
 @contextmanager
 def iterating(task: AbstractTask) -> Iterator[None]:
     """Layers that would begin at the exact solution of a compiled solver iterate from their usual start meanwhile."""
-    from implicit_l2o.games import EquilibriumLayer
-
-    names: list[tuple[Any, str]] = [(part, "polish") for part in task.modules() if isinstance(part, il2o.LPLayer)]
-    names += [(part, "exact") for part in task.modules() if isinstance(part, EquilibriumLayer)]
+    names = _exact_switches(task)
     former = [getattr(part, name) for part, name in names]
     try:
         for part, name in names:
@@ -147,6 +144,18 @@ def iterating(task: AbstractTask) -> Iterator[None]:
     finally:
         for (part, name), value in zip(names, former, strict=True):
             setattr(part, name, value)
+
+
+def begins_exact(task: AbstractTask) -> bool:
+    """Whether a layer of the model begins at the exact solution of a compiled solver, which it does not while it is played."""
+    return any(getattr(part, name) for part, name in _exact_switches(task))
+
+
+def _exact_switches(task: AbstractTask) -> list[tuple[Any, str]]:
+    from implicit_l2o.games import EquilibriumLayer
+
+    kinds: list[tuple[type, str]] = [(il2o.LPLayer, "polish"), (EquilibriumLayer, "exact")]
+    return [(part, name) for kind, name in kinds for part in task.modules() if isinstance(part, kind)]
 
 
 @contextmanager
