@@ -160,7 +160,10 @@ def levels(page: Any, place: int) -> list[int]:
     """The red channel of a canvas."""
     return page.evaluate(
         """(place) => {
-            const canvas = document.querySelectorAll('#tiles canvas')[place];
+            const shown = document.querySelectorAll('#tiles canvas')[place];
+            const canvas = document.createElement('canvas');
+            [canvas.width, canvas.height] = [shown.width, shown.height];
+            canvas.getContext('2d').drawImage(shown, 0, 0);
             const data = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
             return [...data].filter((_, i) => i % 4 === 0);
         }""",
@@ -225,7 +228,7 @@ def test_it_opens_at_the_end_and_plays_from_the_start(view: Any) -> None:
     page.locator("#speed").select_option("30")
     page.locator("#play").click()
     assert page.locator("#play").inner_text() == "Pause"
-    page.wait_for_function("document.getElementById('play').textContent === 'Play'")
+    page.locator("#play", has_text="Play").wait_for()
     assert at(page) == FRAMES - 1
     page.locator("#speed").select_option("4")
     page.locator("#play").click()

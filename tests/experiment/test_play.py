@@ -168,23 +168,15 @@ def test_an_unrolled_model_is_recorded_step_by_step():
 
 
 def test_an_exact_layer_iterates_from_its_usual_start():
-    pytest.importorskip("numba", reason="exact layers need numba")
-    simplex = il2o.LinearProgram(A_eq=torch.ones(1, 4), b_eq=torch.ones(1))
-
-    class Polished(Slow):
-        def __init__(self):
-            super().__init__()
-            self.model = il2o.LPLayer(simplex, polish=True)
-
-        def infer(self, d):
-            return self.model.inference(d)
-
-    task, d = Polished(), seen()
+    task, d = PathTask(side=3).eval(), torch.randn(1, 5)
+    with torch.no_grad():
+        usual = task.infer(d)
+    task.flow.polish = True
     recording = record(task, d, frames=30)
-    assert recording.steps[-1] > 3
-    assert task.model.polish
+    assert recording.steps[-1] == int(usual.steps) > 3
+    torch.testing.assert_close(x_of(replay(task, d, recording))[-1:], usual.x, atol=1e-6, rtol=0)
+    assert task.flow.polish
     assert begins_exact(task)
-    torch.testing.assert_close(x_of(replay(task, d, recording))[-1:], task.infer(d).x, atol=1e-3, rtol=0)
 
 
 def test_a_solve_that_runs_out_of_steps_says_so():

@@ -147,7 +147,7 @@ def iterating(task: AbstractTask) -> Iterator[None]:
 
 
 def begins_exact(task: AbstractTask) -> bool:
-    """Whether a layer of the model begins at the exact solution of a compiled solver, which it does not while it is played."""
+    """Whether a layer of the model begins at the exact solution of a compiled solver, outside `iterating`."""
     return any(getattr(part, name) for part, name in _exact_switches(task))
 
 

@@ -104,7 +104,7 @@ class Pixels(AbstractPicture):
 
     @property
     def _tiles(self) -> tuple[int, int]:
-        across = math.ceil(math.sqrt(self.channels * self.height / self.width))
+        across = min(self.channels, math.ceil(math.sqrt(self.channels * self.height / self.width)))
         return across, math.ceil(self.channels / across)
 
 
