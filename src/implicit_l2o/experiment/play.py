@@ -1,7 +1,7 @@
 """`il2o play`: the solves of a trained model iteration by iteration, on one page."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,9 +96,9 @@ def _examples(run: Path) -> dict[int, str]:
         return {}
 
 
-def _chosen(samples: Sequence[int] | None, notes: Mapping[int, str], size: int) -> list[int]:
+def _chosen(samples: Sequence[int] | None, notes: dict[int, str], size: int) -> list[int]:
     if samples is None:
-        known = [index for index in reversed(notes) if index < size]
+        known = [index for index in reversed(list(notes)) if index < size]
         return known or list(range(min(_FIRST, size)))
     chosen = list(dict.fromkeys(samples))
     beyond = [index for index in chosen if not 0 <= index < size]
