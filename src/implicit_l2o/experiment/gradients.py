@@ -48,8 +48,9 @@ def read_mode(text: str) -> il2o.AbstractBackward:
 
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--backward", type=il2o.AbstractBackward)
+    make = getattr(parser, "instantiate", parser.instantiate_classes)  # its name before jsonargparse 4.49
     try:
-        mode = parser.instantiate_classes(parser.parse_args([f"--backward={text}"]))["backward"]
+        mode = make(parser.parse_args([f"--backward={text}"]))["backward"]
     except Exception as error:  # of whatever class it names
         raise ConfigurationError(
             f"backward: {text!r} names no backward mode; such are implicit_l2o.JFB, implicit_l2o.Implicit and "
