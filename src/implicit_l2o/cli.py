@@ -44,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
     _add_report(commands)
     _add_list(commands)
     _add_certify(commands)
+    _add_play(commands)
     _add_demo(commands)
     for name, text in _LIGHTNING.items():
         command = commands.add_parser(name, help=text, add_help=False, allow_abbrev=False)
@@ -99,6 +100,27 @@ def _add_certify(commands: "argparse._SubParsersAction[_Parser]") -> None:
     certify.set_defaults(parser=certify, call=_certify)
 
 
+def _add_play(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    play = commands.add_parser(
+        "play",
+        help="play the solves of a trained model, iteration by iteration",
+        description="Writes one HTML page: the iterates of some test samples, residual, constraints and certificates by "
+        "iteration, and the gradients of two backward modes.",
+        allow_abbrev=False,
+    )
+    play.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
+    play.add_argument("--samples", type=_samples, metavar="0,3,7", help="test samples (default: the report's examples)")
+    play.add_argument("--frames", type=int, default=60, metavar="N", help="iterates of each solve (default: 60)")
+    play.add_argument(
+        "--backward",
+        nargs=2,
+        metavar="MODE",
+        help="two class paths to compare (default: implicit_l2o.JFB implicit_l2o.Implicit)",
+    )
+    play.add_argument("--out", type=Path, metavar="FILE", help="default: RUN/player.html")
+    play.set_defaults(parser=play, call=_play)
+
+
 def _add_demo(commands: "argparse._SubParsersAction[_Parser]") -> None:
     demo = commands.add_parser(
         "demo",
@@ -130,6 +152,14 @@ def _seeds(text: str) -> list[int]:
     if len(set(seeds)) < len(seeds):
         raise argparse.ArgumentTypeError(f"each seed once is needed; got {text}")
     return seeds
+
+
+def _samples(text: str) -> list[int]:
+    """Numbers of samples separated by commas."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"whole numbers separated by commas are needed; got {text!r}") from None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -256,6 +286,14 @@ def _certify(options: argparse.Namespace) -> int:
         progress=not options.quiet,
     )
     return 1 if failing else 0
+
+
+def _play(options: argparse.Namespace) -> int:
+    from implicit_l2o.experiment import play, read_mode
+
+    modes = None if options.backward is None else [read_mode(text) for text in options.backward]
+    print(play(options.run, samples=options.samples, frames=options.frames, backward=modes, out=options.out))
+    return 0
 
 
 def _lightning(options: argparse.Namespace) -> int:

@@ -11,12 +11,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 import implicit_l2o as il2o
+from implicit_l2o.experiment.check import load_data
 from implicit_l2o.experiment.config import ExperimentCLI
 from implicit_l2o.experiment.errors import ConfigurationError, in_words, one_line
 from implicit_l2o.experiment.folder import RunFolder
 from implicit_l2o.experiment.results import certificate_record, plain, write_predictions
 from implicit_l2o.report import write_json
-from implicit_l2o.training import AbstractTask, Samples, read_checkpoint
+from implicit_l2o.training import AbstractData, AbstractTask, Samples, read_checkpoint
 
 
 class _TaskOnly(ExperimentCLI):
@@ -25,6 +26,15 @@ class _TaskOnly(ExperimentCLI):
     def _instantiate(self) -> None:
         self.config_init = self.parser.instantiate_classes(Namespace(model=self.config.model))
         self.model = self._get(self.config_init, "model")
+
+
+class _TaskAndData(_TaskOnly):
+    """Makes the data module too, without loading it."""
+
+    def _instantiate(self) -> None:
+        self.config_init = self.parser.instantiate_classes(Namespace(model=self.config.model, data=self.config.data))
+        self.model = self._get(self.config_init, "model")
+        self.datamodule = self._get(self.config_init, "data")
 
 
 def load_task(run: Path) -> AbstractTask:
@@ -37,14 +47,40 @@ def load_task(run: Path) -> AbstractTask:
         ConfigurationError: the folder holds no finished training, or its configuration does not fit the code any more.
         CheckpointError: its model file is broken.
     """
+    return _load(run, _TaskOnly)[0]
+
+
+def load_run(run: Path) -> tuple[AbstractTask, AbstractData]:
+    """The trained task of a run as `load_task` gives it, and the data that it was trained on, loaded.
+
+    Args:
+        run: the folder that `il2o run` or `il2o fit` wrote.
+
+    Raises:
+        ConfigurationError: as for `load_task`; or the data are not there any more.
+        CheckpointError: its model file is broken.
+    """
+    task, cli = _load(run, _TaskAndData)
+    given = cli.config.data.get("init_args", Namespace()).as_dict()
+    load_data(cli.datamodule, given)
+    return task, cli.datamodule
+
+
+def _load(run: Path, kind: type[_TaskOnly]) -> tuple[AbstractTask, _TaskOnly]:
     folder = RunFolder(run)
     if not run.is_dir():
         raise ConfigurationError(f"{run} is no folder of a run.")
+    if folder.summary.is_file() and not folder.model.is_file():
+        seeds = sorted(path.name for path in run.glob("seed_[0-9]*"))
+        raise ConfigurationError(
+            f"{run} holds several seeds; name one of them, such as {run / (seeds or ['seed_0'])[0]}."
+        )
     for path in (folder.config, folder.model):
         if not path.is_file():
             raise ConfigurationError(f"{run} holds no trained model: {path.name} is missing; `il2o run` writes it.")
     checkpoint = read_checkpoint(folder.model, require=("state_dict",))
-    task = _TaskOnly([f"--config={folder.config}"]).model
+    cli = kind([f"--config={folder.config}"])
+    task: AbstractTask = cli.model
     try:
         task.on_load_checkpoint(checkpoint)
         task.load_state_dict(checkpoint["state_dict"])
@@ -53,7 +89,7 @@ def load_task(run: Path) -> AbstractTask:
         raise ConfigurationError(
             f"{folder.model} does not fit the model of {folder.config}: {one_line(error)[:200]}"
         ) from error
-    return task.eval()
+    return task.eval(), cli
 
 
 def certify(

@@ -9,7 +9,7 @@ from implicit_l2o.experiment.errors import ConfigurationError
 
 _WRITTEN = ("config.yaml", "metrics.csv", "checkpoints", "model.ckpt", "results.json", "certificates.json")
 _WRITTEN += ("predictions.npz", "predict", "figures", "report.html", "summary.json", "baselines", "seed_[0-9]*")
-_WRITTEN += ("baselines.npz",)
+_WRITTEN += ("baselines.npz", "player.html")
 _WRITTEN += ("events.out.tfevents.*",)
 _OF_A_RUN = ("metrics.csv", "checkpoints", "results.json", "summary.json", "seed_[0-9]*")  # of nothing else
 _HEADER = b"# lightning.pytorch=="  # of a configuration that was written by a run
@@ -86,6 +86,11 @@ class RunFolder:
     def report(self) -> Path:
         """The page."""
         return self.path / "report.html"
+
+    @property
+    def player(self) -> Path:
+        """The page that plays solves."""
+        return self.path / "player.html"
 
     @property
     def summary(self) -> Path:

@@ -63,7 +63,7 @@ def build_report(folder: Path) -> Path:
     examples = sections.examples(run)
     for example in examples:
         example["picture"] = pictures.embed(example["file"], f"{example['kind']} inference")
-    page = _render(
+    page = render(
         "report.html",
         title=text(run.results.get("title")) or text(run.results.get("name")) or "Untitled run",
         headline=sections.headline(run),
@@ -108,7 +108,7 @@ def build_summary(folder: Path) -> Path:
     folder = Path(folder)
     summary = read_object(folder, "summary.json", _SUMMARY_HOLDS)
     seeds = [text(seed) for seed in sequence(summary.get("seeds"))]
-    page = _render(
+    page = render(
         "summary.html",
         title=text(summary.get("title")) or text(summary.get("name")) or "Untitled experiment",
         seeds=[
@@ -208,8 +208,15 @@ def _has_report(folder: Path, seed: str) -> bool:
     return re.fullmatch(r"\d+", seed) is not None and (folder / f"seed_{seed}").is_dir()
 
 
-def _render(template: str, **content: Any) -> str:
-    """The page, with its style and its scripts inside; its policy lets a browser run these scripts and load nothing."""
+def render(template: str, *, script: str = "page.js", style: str = "style.css", **content: Any) -> str:
+    """The page, with its style and its scripts inside; its policy lets a browser run these scripts and load nothing.
+
+    Args:
+        template: extends `page.html`.
+        script: runs at the end of the page; includes `page.js`.
+        style: includes `style.css`.
+        content: what the template shows.
+    """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("implicit_l2o.report"),
         autoescape=True,
@@ -219,14 +226,14 @@ def _render(template: str, **content: Any) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["count"] = numbers.count
-    style, early, script = (environment.get_template(name).render() for name in ("style.css", "early.js", "page.js"))
+    rules, early, late = (environment.get_template(name).render() for name in (style, "early.js", script))
     hashes = " ".join(
-        f"'sha256-{base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()}'" for code in (early, script)
+        f"'sha256-{base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()}'" for code in (early, late)
     )
     policy = (
         f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {hashes}; "
         "base-uri 'none'; form-action 'none'"
     )
-    trusted = {"style": Markup(style), "early": Markup(early), "script": Markup(script)}
+    trusted = {"style": Markup(rules), "early": Markup(early), "script": Markup(late)}
     page = environment.get_template(template).render(policy=policy, **trusted, **content)
     return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", page)

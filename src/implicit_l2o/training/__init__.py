@@ -48,5 +48,11 @@ from implicit_l2o.training.regret import ExpectedExcess as ExpectedExcess
 from implicit_l2o.training.regret import NormalizedRegret as NormalizedRegret
 from implicit_l2o.training.regret import regret_by_doubt as regret_by_doubt
 from implicit_l2o.training.saving import Checkpoints as Checkpoints
+from implicit_l2o.training.scene import AbstractPicture as AbstractPicture
+from implicit_l2o.training.scene import Bars as Bars
+from implicit_l2o.training.scene import Edges as Edges
+from implicit_l2o.training.scene import Pixels as Pixels
+from implicit_l2o.training.scene import Scene as Scene
+from implicit_l2o.training.scene import picture_of as picture_of
 from implicit_l2o.training.task import AbstractTask as AbstractTask
 from implicit_l2o.training.timed import TimedTraining as TimedTraining

@@ -19,6 +19,7 @@ from implicit_l2o.training.distributed import reach_all
 from implicit_l2o.training.drawing import draw_vector
 from implicit_l2o.training.optimization import Optimization
 from implicit_l2o.training.records import About, Samples, Solve
+from implicit_l2o.training.scene import Scene
 
 _VALIDATION_SEED = 0  # the same noise in every epoch, so that epochs are compared by their weights alone
 
@@ -137,6 +138,10 @@ class AbstractTask(pl.LightningModule):
     def draw(self, figure: Figure, sample: Mapping[str, Tensor]) -> None:
         """Draw one sample for the report: `"inputs"`, `"answer"`, and `"target"` where there is one."""
         draw_vector(figure, sample)
+
+    def scene(self) -> Scene:
+        """What `il2o play` shows of a solve; by default the answers, laid out by their shape."""
+        return Scene()
 
     def findings(self, samples: Samples, splits: Splits) -> Mapping[str, Any]:
         """More numbers for `results.json`, plain values, from the examined test samples."""

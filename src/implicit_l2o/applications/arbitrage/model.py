@@ -81,7 +81,7 @@ class ArbitrageLayer(nn.Module):
             if not 0 < value < math.inf:
                 raise ValueError(f"ArbitrageLayer needs {name} > 0; got {name}={value}.")
         self.network = network
-        self.backward_mode = il2o.Implicit() if backward is None else backward
+        self.backward = il2o.Implicit() if backward is None else backward
         self.solver = il2o.Anderson(il2o.Stopping(tolerance, 0.0, max_steps, check_every=10), memory=8)
         market = Market.of(network)
         structure = market.structure
@@ -154,7 +154,7 @@ class ArbitrageLayer(nn.Module):
             splitting,
             d.new_zeros(len(d), 4 * d.shape[1]),
             solver=self.solver,
-            backward=self.backward_mode,
+            backward=self.backward,
             on_failure="ignore",
         )
         _, tendered, received, _ = solution.x.chunk(4, dim=1)

@@ -157,8 +157,13 @@ class ImplicitReconstruction(nn.Module):
 
     def condition(self, d: Float[Tensor, "B angles bins"], x: Float[Tensor, "B 1 H W"]) -> il2o.AbstractMonotone:
         """The regulariser for these data, given a first image."""
-        proposal, maps = self.context(features(self.scanner.projector, x, self.scanner.fbp(d), d))
-        return self.regulariser.condition(proposal, maps)
+        return self.regulariser.condition(*self.propose(d, x))
+
+    def propose(
+        self, d: Float[Tensor, "B angles bins"], x: Float[Tensor, "B 1 H W"]
+    ) -> tuple[Float[Tensor, "B 1 H W"], Float[Tensor, "B maps H W"]]:
+        """What the context network says of these data, given a first image: a proposal, and maps of weights."""
+        return self.context(features(self.scanner.projector, x, self.scanner.fbp(d), d))
 
     def solve(
         self,

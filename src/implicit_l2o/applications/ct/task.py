@@ -1,6 +1,6 @@
 """The training of the implicit reconstructions: JFB first, then a backward mode that also moves the ball's radius."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
 
 from jaxtyping import Float
@@ -8,12 +8,12 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import implicit_l2o as il2o
-from implicit_l2o.applications.ct import examination
+from implicit_l2o.applications.ct import examination, figures
 from implicit_l2o.applications.ct.base import ReconstructionTask, scanner
 from implicit_l2o.applications.ct.findings import Examined
 from implicit_l2o.applications.ct.model import ImplicitReconstruction
 from implicit_l2o.applications.ct.regularisers import AbstractRegulariser
-from implicit_l2o.training import About, Optimization, Samples, Splits, TimeLimit, read_checkpoint
+from implicit_l2o.training import About, Optimization, Pixels, Samples, Scene, Splits, TimeLimit, read_checkpoint
 
 _PENALTY = 1.0
 
@@ -115,6 +115,23 @@ class ImplicitReconstructionTask(ReconstructionTask):
     def measures(self) -> Sequence[il2o.AbstractMeasure]:
         """What the learned regulariser thinks of the answer, and its total variation: calibrated."""
         return examination.measures_of(self.network)
+
+    def scene(self) -> Scene:
+        """The image in the grey window, and gradients in the context network's proposal."""
+        size = self.projector.geometry.size
+        return Scene(
+            picture=Pixels(size, size, low=figures.WINDOW[0], high=figures.WINDOW[1]),
+            values_name="reconstruction x(d)",
+            inputs=Pixels(*self.projector.out_shape),
+            split=self._split,
+            parameters_name="proposal c(d) of the context network",
+        )
+
+    def _split(self, d: Tensor) -> tuple[Tensor, Callable[[Tensor], il2o.Inference]]:
+        network = self.network
+        x, z = network.first(d)
+        proposal, maps = network.propose(d, x)
+        return proposal, lambda c: network.solve(d, network.regulariser.condition(c, maps), z)
 
     def findings(self, samples: Samples, splits: Splits) -> Mapping[str, Any]:
         """The radius, and which kinds of answers fail which certificate."""

@@ -11,7 +11,7 @@ from torchmetrics.classification import MulticlassAccuracy
 import implicit_l2o as il2o
 from implicit_l2o.applications.digits.metrics import CrossEntropy
 from implicit_l2o.applications.digits.model import CLASSES
-from implicit_l2o.training import AbstractTask
+from implicit_l2o.training import AbstractTask, Bars, Scene
 
 
 class AbstractClassificationTask(AbstractTask):
@@ -32,6 +32,16 @@ class AbstractClassificationTask(AbstractTask):
     def answer(self, inference: il2o.Inference) -> Tensor:
         """The most likely class."""
         return inference.x.argmax(dim=1)
+
+    def scene(self) -> Scene:
+        """The probabilities of the classes beside the image."""
+        return Scene(
+            picture=Bars(CLASSES, names=[str(label) for label in range(CLASSES)], low=0.0, high=1.0),
+            values=lambda inference: inference.x.softmax(dim=1),
+            values_name="class probabilities, softmax of x(d)",
+            target=lambda batch: F.one_hot(batch[1], CLASSES).float(),
+            parameters_name="image d",
+        )
 
     def error(self, inference: il2o.Inference, batch: Sequence[Tensor]) -> Float[Tensor, " B"]:
         """Cross-entropy of each image."""

@@ -20,7 +20,7 @@ from implicit_l2o.applications.shortest_path.metrics import path_metrics, update
 from implicit_l2o.applications.shortest_path.model import cost_network, decide, path_layer, path_program
 from implicit_l2o.data.shortest_path import Grid
 from implicit_l2o.losses import normalized_regret, regret
-from implicit_l2o.training import AbstractTask, Optimization, Samples, Splits
+from implicit_l2o.training import AbstractTask, Optimization, Samples, Scene, Splits
 
 
 class AbstractPathTask(AbstractTask, ABC):
@@ -100,6 +100,15 @@ class AbstractPathTask(AbstractTask, ABC):
     def measures(self) -> Sequence[il2o.AbstractMeasure]:
         """How much of the flow leaves the decided path."""
         return (FlowOffPath(self.grid),)
+
+    def scene(self) -> Scene:
+        """The flow on the grid, and gradients in the predicted costs."""
+        return Scene(
+            picture=figures.picture(self.grid),
+            values_name="flow x(d)",
+            split=lambda d: (self.network(d), self.flow.inference),
+            parameters_name="predicted costs w(d)",
+        )
 
     @torch.no_grad()
     def draw(self, figure: Figure, sample: Mapping[str, Tensor]) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 import implicit_l2o as il2o
 from implicit_l2o.data.shortest_path import Grid
 from implicit_l2o.losses import regret
-from implicit_l2o.training import Samples, regret_by_doubt
+from implicit_l2o.training import Edges, Samples, regret_by_doubt
 
 STEPS = 60  # of the residual curves
 
@@ -125,6 +125,12 @@ def residuals(trace: Float[Tensor, "steps N"], tolerance: float) -> tuple[Figure
     return figure, f"Davis-Yin on {values.shape[1]} test inferences, past the tolerance at which they stop."
 
 
+def picture(grid: Grid) -> Edges:
+    """The arcs in the plane, start and target marked."""
+    end = grid.side - 1.0
+    return Edges(_segments(grid), marks={"s": (0.0, 0.0), "t": (end, -end)})
+
+
 def _plain(ax: Axes) -> None:
     ax.grid(alpha=0.25)
     ax.legend(frameon=False)
@@ -161,10 +167,16 @@ def _flow(ax: Axes, grid: Grid, flow: Tensor) -> None:
     _ends(ax, grid)
 
 
-def _arcs(ax: Axes, grid: Grid, widths: NDArray, colours: str | list[tuple[float, ...]]) -> None:
+def _segments(grid: Grid) -> NDArray[np.floating]:
+    """Both ends of every arc, the first node at the top left."""
     row, column = np.divmod(grid.arcs, grid.side)
-    segments = list(np.stack([column, -row], axis=-1).astype(float))  # the first node at the top left
-    ax.add_collection(LineCollection(segments, linewidths=widths, colors=colours, capstyle="round", zorder=1))
+    return np.stack([column, -row], axis=-1).astype(float)
+
+
+def _arcs(ax: Axes, grid: Grid, widths: NDArray, colours: str | list[tuple[float, ...]]) -> None:
+    ax.add_collection(
+        LineCollection(list(_segments(grid)), linewidths=widths, colors=colours, capstyle="round", zorder=1)
+    )
 
 
 def _ends(ax: Axes, grid: Grid) -> None:

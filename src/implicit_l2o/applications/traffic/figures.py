@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from implicit_l2o.games import TrafficNetwork
-from implicit_l2o.training import Samples
+from implicit_l2o.training import Edges, Samples
 
 # Of Okabe and Ito's palette, which most kinds of colour blindness tell apart.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")
@@ -106,6 +106,11 @@ def roads(
     for spine in ax.spines.values():
         spine.set_visible(False)
     return drawn
+
+
+def picture(network: TrafficNetwork) -> Edges:
+    """The links as lines in the plane."""
+    return Edges(segments(network))
 
 
 def example(figure: Figure, sample: Mapping[str, Tensor], network: TrafficNetwork) -> None:

@@ -1,6 +1,7 @@
 """Training on contexts and their equilibria: total link flows alone, neither paths nor travel times nor capacities."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, final
 
 import numpy as np
@@ -18,7 +19,7 @@ from implicit_l2o.applications.traffic.metrics import RelativeError, SquaredErro
 from implicit_l2o.applications.traffic.model import AffineNetwork, FlowNetwork, LatencyNetwork, Road
 from implicit_l2o.games import EquilibriumLayer, PolynomialCost
 from implicit_l2o.losses import fenchel_young
-from implicit_l2o.training import About, AbstractTask, Optimization, Samples, Splits
+from implicit_l2o.training import About, AbstractTask, Optimization, Samples, Scene, Splits
 
 # Of the mean flow: the least unit of a link in the squared error. Links that are nearly empty without a context, and fill
 # in another one, would else be all that it sees.
@@ -189,6 +190,20 @@ class EquilibriumTask(AbstractTrafficTask):
         if self._loss == "solution":
             return self.squared(inference.x, target)
         return fenchel_young(inference.data, inference.x, target).mean() / self._size
+
+    def scene(self) -> Scene:
+        """The flows on the roads, and gradients in the time of every link: what a toll there would do."""
+        return Scene(
+            picture=figures.picture(self.road.network),
+            values_name="link flows v(d)",
+            split=self._split,
+            parameters_name="travel times of the links",
+        )
+
+    def _split(self, d: Tensor) -> tuple[Tensor, Callable[[Tensor], il2o.Inference]]:
+        cost: PolynomialCost = self.model(d)
+        toll = cost.constant.expand(len(d), -1)
+        return toll, lambda constant: self.layer.inference(replace(cost, constant=constant))
 
     def certificates(self) -> Sequence[il2o.Certificate]:
         """That the answer is an equilibrium of the model."""
