@@ -5,6 +5,8 @@ from implicit_l2o.experiment.certify import certify as certify
 from implicit_l2o.experiment.certify import load_task as load_task
 from implicit_l2o.experiment.config import ExperimentCLI as ExperimentCLI
 from implicit_l2o.experiment.errors import ConfigurationError as ConfigurationError
+from implicit_l2o.experiment.export import export as export
+from implicit_l2o.experiment.export import layer_of as layer_of
 from implicit_l2o.experiment.folder import RunFolder as RunFolder
 from implicit_l2o.experiment.run import Options as Options
 from implicit_l2o.experiment.run import run as run
