@@ -2,9 +2,9 @@
 
     python -m benchmarks.serve_load      # writes results/serve_load.json
 
-The server is a process of its own on the loopback, as `il2o serve` starts it; it is ended when the time is over. The layer is
-the path model on the 5x5 grid with fresh weights, or any that `il2o export` wrote (`--layer DIR`). A request has one to four
-samples, and each client sends the next one when the last one is answered, for at most `--seconds` and `--requests` in all.
+The server is a process of its own on the loopback, as `il2o serve` starts it; it is ended when the time is over. The layer
+is the path model on the 5x5 grid with fresh weights, or any that `il2o export` wrote (`--layer DIR`). A request has one to
+four samples, and each client sends the next one when the last one is answered, for at most `--seconds` and `--requests`.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import psutil
 import torch
 
@@ -68,7 +68,9 @@ def is_right(answer: dict[str, Any], said: Answers, i: int) -> bool:
     )
 
 
-async def client(server: httpx.AsyncClient, d: torch.Tensor, said: Answers, tally: Tally, plan: dict[str, Any]) -> None:
+async def client(
+    server: httpx2.AsyncClient, d: torch.Tensor, said: Answers, tally: Tally, plan: dict[str, Any]
+) -> None:
     """Ask until the time is over."""
     chance = random.Random(plan["seed"])
     while time.monotonic() < plan["end"] and tally.requests < plan["requests"]:
@@ -77,7 +79,7 @@ async def client(server: httpx.AsyncClient, d: torch.Tensor, said: Answers, tall
         start = time.monotonic()
         try:
             reply = await server.post("/solve", json={"inputs": d[chosen].tolist(), "x": True})
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             tally.errors.append(type(error).__name__)
             continue
         if start > plan["counted"]:
@@ -100,12 +102,14 @@ async def watch(process: psutil.Process, end: float) -> list[float]:
     return memory
 
 
-async def load(address: str, process: psutil.Process, d: torch.Tensor, said: Answers, options: argparse.Namespace) -> Any:
+async def load(
+    address: str, process: psutil.Process, d: torch.Tensor, said: Answers, options: argparse.Namespace
+) -> Any:
     """All clients at once, and the memory beside them."""
     start, tally = time.monotonic(), Tally()
     end = start + WARM_UP + options.seconds
-    limits = httpx.Limits(max_connections=options.clients)
-    async with httpx.AsyncClient(base_url=address, timeout=60.0, limits=limits, trust_env=False) as server:
+    limits = httpx2.Limits(max_connections=options.clients)
+    async with httpx2.AsyncClient(base_url=address, timeout=60.0, limits=limits, trust_env=False) as server:
         plan = {"end": end, "counted": start + WARM_UP, "requests": options.requests}
         clients = [client(server, d, said, tally, plan | {"seed": i}) for i in range(options.clients)]
         memory, *_ = await asyncio.gather(watch(process, end), *clients)
@@ -114,7 +118,17 @@ async def load(address: str, process: psutil.Process, d: torch.Tensor, said: Ans
 
 def started(folder: Path, clients: int) -> tuple[subprocess.Popen[str], str]:
     """The server's process and its address."""
-    command = [sys.executable, "-m", "implicit_l2o.cli", "serve", str(folder), "--port", "0", "--queue", str(2 * clients)]
+    command = [
+        sys.executable,
+        "-m",
+        "implicit_l2o.cli",
+        "serve",
+        str(folder),
+        "--port",
+        "0",
+        "--queue",
+        str(2 * clients),
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     line = process.stdout.readline()
@@ -166,7 +180,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--layer", type=Path, help="what `il2o export` wrote; a model with fresh weights when not given")
+    parser.add_argument(
+        "--layer", type=Path, help="what `il2o export` wrote; a model with fresh weights when not given"
+    )
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--requests", type=int, default=200_000, help="the most in all")

@@ -1,4 +1,4 @@
-"""Names of a package that are imported when they are first asked for: a served model does without the training's packages."""
+"""Names of a package that are imported when first asked for: a served model does without the training's packages."""
 
 import importlib
 from collections.abc import Callable, Mapping

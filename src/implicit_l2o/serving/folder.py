@@ -107,9 +107,9 @@ def save_layer(
 def load_layer(folder: str | os.PathLike[str], *, allow: Sequence[str] = (), check_example: bool = True) -> Layer:
     """Load what `save_layer` wrote, without the packages of a training and without unpickling anything.
 
-    Everything is verified first: the checksums, the names, shapes and dtypes of the weights, the classes that the description
-    names. The checksums find damage, not malice: who can write the folder can write them too. What such a folder can do is
-    limited by `allow`.
+    Everything is verified first: the checksums, the names, shapes and dtypes of the weights, the classes that the
+    description names. The checksums find damage, not malice: who can write the folder can write them too. What such a
+    folder can do is limited by `allow`.
 
     Args:
         folder: the layer.

@@ -1,4 +1,4 @@
-"""A layer as a program of `torch.export`: a fixed number of iterations with the certificates, which runs without this package."""
+"""A layer as a program of `torch.export`: a fixed number of iterations with the certificates."""
 
 import copy
 import dataclasses

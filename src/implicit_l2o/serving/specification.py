@@ -1,4 +1,4 @@
-"""A model as class paths and arguments: written as plain JSON values, and made from them with classes of named packages only."""
+"""A model as class paths and arguments: plain JSON values, from which classes of named packages alone are made."""
 
 import dataclasses
 import importlib

@@ -48,7 +48,8 @@ def make_app(layer: Layer, limits: Limits | None = None, *, hosts: Sequence[str]
     Args:
         layer: loaded, or made here.
         limits: None takes the defaults.
-        hosts: names under which it may be addressed; others are refused, so that no foreign page's name can be pointed at it.
+        hosts: names under which it may be addressed; others are refused, so that no foreign name can be pointed
+            at it.
 
     Example:
         >>> import torch

@@ -21,7 +21,7 @@ class SolveTimeout(RuntimeError):
 
 
 class Deadline(TorchFunctionMode):
-    """Within it, the next operation of PyTorch after so many seconds raises `SolveTimeout`: a solve is ended between two of them.
+    """Within it, the next operation of PyTorch after so many seconds raises `SolveTimeout`.
 
     It concerns the thread that enters it. A single operation is not interrupted, and neither is work outside PyTorch.
 
