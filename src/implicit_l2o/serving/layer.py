@@ -54,7 +54,7 @@ class Layer:
         >>> layer = Layer(ServedPaths(side=3), example=torch.zeros(1, 5))
         >>> answers = layer(torch.ones(2, 5))
         >>> answers.answer.shape, answers.report.names
-        (torch.Size([2, 12]), ('constraint violation', 'distance to the other set (bound)'))
+        (torch.Size([2, 12]), ('constraint violation', "distance to h's set (bound)"))
     """
 
     def __init__(

@@ -77,14 +77,7 @@ def export_program(layer: Layer, *, steps: int) -> bytes:
     Raises:
         LayerError: something in the layer cannot be traced, or the program does not agree with `fixed_steps`.
 
-    Example:
-        >>> import io, torch
-        >>> from implicit_l2o.applications.shortest_path.served import ServedPaths
-        >>> from implicit_l2o.serving import Layer, export_program
-        >>> layer = Layer(ServedPaths(side=2), example=torch.zeros(1, 5))
-        >>> program = torch.export.load(io.BytesIO(export_program(layer, steps=5)))
-        >>> program.module()(torch.ones(3, 5))["labels"].shape
-        torch.Size([3, 2])
+    For example `torch.export.load(io.BytesIO(export_program(layer, steps=50))).module()(d)["labels"]`.
     """
     traced = _Inference(layer, steps).eval()
     example = layer.example[:1].repeat(3, *([1] * len(layer.shape)))  # a batch of one would be taken for a constant
