@@ -1,6 +1,6 @@
 # The commands of this repository; `make` alone lists them. Each does its own set-up, once.
 
-EXTRAS := train,exact,dev,docs
+EXTRAS := train,exact,serve,dev,docs
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -59,7 +59,7 @@ docs: setup  ## build the documentation: site/index.html
 	$(BIN)/python -m mkdocs build --strict
 
 bench: setup  ## measure again what the benchmarks write to results/ (the peers: pip install -e '.[bench]')
-	set -e; for name in memory_depth overhead decoders path_epochs projectors assignment assignment_splitting allocator lp_steps lp_layers image_step jfb_memory jfb_epoch_time torchdeq_step cvxpy_layers; do $(BIN)/python -m benchmarks.$$name; done
+	set -e; for name in memory_depth overhead decoders path_epochs projectors assignment assignment_splitting allocator lp_steps lp_layers image_step jfb_memory jfb_epoch_time torchdeq_step cvxpy_layers serve_load; do $(BIN)/python -m benchmarks.$$name; done
 
 SEEDED = $(BIN)/il2o run experiments/$(1).yaml --seeds $(2) --folder runs/$(1) --overwrite $(3) && $(BIN)/python scripts/keep.py runs/$(1)
 
@@ -134,7 +134,7 @@ images: setup  ## compare all backward modes on the whole image data sets, and f
 lock:  ## resolve constraints.txt anew, for every extra, in an environment of its own
 	$(PYTHON) -m venv --clear $(VENV)-lock
 	$(VENV)-lock/bin/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)"
-	$(VENV)-lock/bin/python -m pip install --quiet hatchling editables '.[train,exact,cvxpy,ct,bench,docs,dev]'
+	$(VENV)-lock/bin/python -m pip install --quiet hatchling editables '.[train,exact,cvxpy,ct,serve,bench,docs,dev]'
 	$(VENV)-lock/bin/python -m pip list --format=freeze --exclude pip --exclude implicit_l2o \
 		| grep -v -i -E '^(nvidia|cuda|triton)' | sed 's/+.*//' > constraints.txt
 	rm -rf $(VENV)-lock

@@ -23,6 +23,7 @@ STAGES = ("operators", "splittings", "solvers", "backward", "certificates")
 CORE = (*LEAVES, "problem", *STAGES, *(f"{stage}.*" for stage in STAGES), "layer")
 BUILT_ON_CORE = ("networks", "losses", "diagnostics", "linear_program", "decoders", "physics", "games")
 PUBLIC = ("", *BUILT_ON_CORE)
+SERVING = ("serving", "serving.*")
 TOOLS = ("training", "training.*", "report", "report.*", "data", "data.*")
 
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
@@ -104,15 +105,17 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "report": ("report.*",),
     "report.*": (*PUBLIC, "report.*"),
     "training": ("training.*",),
-    "training.*": (*PUBLIC, "training.*"),
+    "training.*": (*PUBLIC, "serving", "training.*"),  # a task names what serves it
+    "serving": ("serving.*",),
+    "serving.*": (*PUBLIC, "serving.*"),
     "experiment": ("experiment.*",),
-    "experiment.*": (*PUBLIC, *TOOLS, "experiment.*"),
+    "experiment.*": (*PUBLIC, *TOOLS, *SERVING, "experiment.*"),
     "applications": ("applications.*",),
     # An application sees its own package (added in `allowed`), never another application.
-    "applications.*": (*PUBLIC, "testing", "interop.*", *TOOLS),
+    "applications.*": (*PUBLIC, "testing", "interop.*", *TOOLS, "serving", "applications._lazy"),
     # The demonstration runs all of them.
     "applications.demo": (*PUBLIC, "report", "experiment", "experiment.*"),
-    "cli": (*PUBLIC, "applications", "applications.*", "experiment", "experiment.*", *TOOLS),
+    "cli": (*PUBLIC, "applications", "applications.*", "experiment", "experiment.*", *TOOLS, *SERVING),
 }
 
 # What the colour images read of the digits: they have the same certificates, metrics and figures.

@@ -7,6 +7,7 @@ import copy
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Self, final
 
 import torch
@@ -46,6 +47,16 @@ def norm(x: Float[Tensor, "B *shape"]) -> Float[Tensor, " B"]:
 def finite(x: Float[Tensor, "B *shape"]) -> Bool[Tensor, " B"]:
     """Whether each sample has finite entries only."""
     return torch.isfinite(flatten(x)).all(-1)
+
+
+def exporting() -> bool:
+    """Whether `torch.export` is tracing: then nothing that is done may depend on the numbers in a tensor."""
+    return torch.compiler.is_exporting()
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """Outside autocast; `torch.export` gets no such region, for it runs what it traces in the dtypes that it saw."""
+    return nullcontext() if exporting() else torch.autocast(device.type, enabled=False)
 
 
 def expand(value: Any, like: Tensor) -> Any:

@@ -19,6 +19,7 @@ _OWN = (
     "--help",
     "--",
 )  # of `il2o run`
+_SERVING = ("fastapi", "uvicorn", "safetensors", "pydantic", "starlette")  # of the extra `serve`
 _LIGHTNING = {
     "fit": "train only; `run` does everything",
     "validate": "the metrics on the validation data",
@@ -45,6 +46,8 @@ def parser() -> argparse.ArgumentParser:
     _add_list(commands)
     _add_certify(commands)
     _add_play(commands)
+    _add_export(commands)
+    _add_serve(commands)
     _add_demo(commands)
     for name, text in _LIGHTNING.items():
         command = commands.add_parser(name, help=text, add_help=False, allow_abbrev=False)
@@ -119,6 +122,40 @@ def _add_play(commands: "argparse._SubParsersAction[_Parser]") -> None:
     )
     play.add_argument("--out", type=Path, metavar="FILE", help="default: RUN/player.html")
     play.set_defaults(parser=play, call=_play)
+
+
+def _add_export(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    export = commands.add_parser(
+        "export",
+        help="save a run's trained model as one folder that needs no training packages",
+        description="Writes weights, description and an example, whole or not at all; "
+        "implicit_l2o.serving.load_layer and `il2o serve` read it.",
+        allow_abbrev=False,
+    )
+    export.add_argument("run", type=Path, metavar="RUN", help="folder of a run")
+    export.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write; absent or empty")
+    export.add_argument("--torch-export", action="store_true", help="also save a program of torch.export")
+    export.add_argument("--steps", type=int, metavar="N", help="iterations of that program")
+    export.add_argument("--allow", action="append", default=[], metavar="PACKAGE", help="whose classes the run names")
+    export.set_defaults(parser=export, call=_export)
+
+
+def _add_serve(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    serve = commands.add_parser(
+        "serve",
+        help="answer over HTTP by a trained model, with certificates",
+        description="Serves what `il2o export` wrote, or a run, on this machine alone unless --host says otherwise.",
+        allow_abbrev=False,
+    )
+    serve.add_argument("layer", type=Path, metavar="RUN_OR_EXPORTED", help="folder of an exported layer or of a run")
+    serve.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="default: 127.0.0.1, the loopback")
+    serve.add_argument("--port", type=int, default=8000, metavar="N", help="0 takes a free one (default: 8000)")
+    serve.add_argument("--max-batch", type=int, default=64, metavar="N", help="samples of a request (default: 64)")
+    serve.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS", help="of a solve (default: 30)")
+    serve.add_argument("--workers", type=int, default=1, metavar="N", help="solves at once (default: 1)")
+    serve.add_argument("--queue", type=int, default=64, metavar="N", help="requests inside at once (default: 64)")
+    serve.add_argument("--allow", action="append", default=[], metavar="PACKAGE", help="whose classes the folder names")
+    serve.set_defaults(parser=serve, call=_serve)
 
 
 def _add_demo(commands: "argparse._SubParsersAction[_Parser]") -> None:
@@ -215,7 +252,8 @@ def _guarded(options: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("implicit_l2o"):
             raise
-        print(f"{command} needs {error.name}: pip install 'implicit_l2o[train]'.", file=sys.stderr)
+        extra = "serve" if options.call is _serve and error.name in _SERVING else "train"
+        print(f"{command} needs {error.name}: pip install 'implicit_l2o[{extra}]'.", file=sys.stderr)
         return 1
     except BrokenPipeError:
         raise
@@ -227,6 +265,10 @@ def _guarded(options: argparse.Namespace) -> int:
 
 
 def _is_usage(error: ValueError) -> bool:
+    from implicit_l2o.serving.errors import LayerError, LimitError
+
+    if isinstance(error, LayerError | LimitError):
+        return True
     from implicit_l2o.experiment.errors import ConfigurationError
 
     return isinstance(error, ConfigurationError)
@@ -293,6 +335,30 @@ def _play(options: argparse.Namespace) -> int:
 
     modes = None if options.backward is None else [read_mode(text) for text in options.backward]
     print(play(options.run, samples=options.samples, frames=options.frames, backward=modes, out=options.out))
+
+
+def _export(options: argparse.Namespace) -> int:
+    from implicit_l2o.experiment import export
+
+    if (options.steps is None) == options.torch_export:
+        options.parser.error("--torch-export and --steps N go together")
+    print(export(options.run, options.out, steps=options.steps, allow=tuple(options.allow)))
+    return 0
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from implicit_l2o.serving import is_layer, load_layer
+    from implicit_l2o.serving.http.limits import Limits
+    from implicit_l2o.serving.http.server import run_server
+
+    limits = Limits(options.max_batch, options.timeout, options.workers, options.queue)
+    if is_layer(options.layer):
+        layer = load_layer(options.layer, allow=options.allow)
+    else:
+        from implicit_l2o.experiment import layer_of
+
+        layer = layer_of(options.layer, allow=tuple(options.allow))
+    run_server(layer, limits, host=options.host, port=options.port)
     return 0
 
 

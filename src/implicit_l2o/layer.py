@@ -64,7 +64,7 @@ def fixed_point(
     check_start(z0)
     if not callable(T):
         raise TypeError(f"T must be callable, z -> T(z); got {_shown(T)}.")
-    with torch.autocast(z0.device.type, enabled=False):
+    with _batch.without_autocast(z0.device):
         point = backward.run(T, z0, solver)
     point = replace(point, z=_outside_autocast(point.z))
     report(point, solver, on_failure)
@@ -105,7 +105,7 @@ def solve(
     if not isinstance(x0, Tensor) or x0.ndim == 0:
         raise TypeError(f"x0 must be a tensor (B, *shape) with a batch dimension; got {_shown(x0)}.")
     _check_relaxation(splitting, solver)
-    with torch.autocast(x0.device.type, enabled=False):
+    with _batch.without_autocast(x0.device):
         point = fixed_point(splitting, splitting.init(x0), solver=solver, backward=backward, on_failure=on_failure)
         x = _readout(splitting, point)
     return Solution(
@@ -208,11 +208,11 @@ class ImplicitLayer(nn.Module):
         sound = _batch.finite(d) if d.is_floating_point() else torch.ones(d.shape[0], dtype=torch.bool, device=d.device)
         theta = self.encoder(torch.where(_batch.expand(sound, d), d, torch.zeros_like(d)))
         autocast = torch.is_autocast_enabled(d.device.type)
-        with torch.autocast(d.device.type, enabled=False):
+        with _batch.without_autocast(d.device):
             theta = tree_map(_to_float32, theta) if autocast else theta
             splitting = self.build(theta)
             solution = solve(splitting, self.x0(theta), solver=self.solver, backward=self.backward, on_failure="ignore")
-        if not bool(sound.all()):
+        if _batch.exporting() or not bool(sound.all()):
             solution = _mark_unsound(solution, sound)
         report(solution, self.solver, self.on_failure)
         return solution, splitting
@@ -263,6 +263,9 @@ def _mark_unsound(solution: Solution, sound: Bool[Tensor, " B"]) -> Solution:
 def _readout(splitting: AbstractSplitting, point: FixedPoint) -> Tensor:
     """`R(z)`, recorded on the good samples only; a failed sample's answer is finite and carries no gradient."""
     bad = failed(point.status)
+    if _batch.exporting():
+        x = splitting.readout(point.z)
+        return torch.where(_batch.expand(_batch.finite(x), x), x, 0.0)
     if not bool(bad.any()):
         return splitting.readout(point.z)
     with torch.no_grad():
@@ -275,7 +278,7 @@ def _readout(splitting: AbstractSplitting, point: FixedPoint) -> Tensor:
 
 
 def _check_relaxation(splitting: AbstractSplitting, solver: AbstractFixedPointSolver) -> None:
-    if solver.relaxation <= 1:
+    if solver.relaxation <= 1 or _batch.exporting():
         return
     limit = 1.0 / splitting.averagedness
     if not solver.relaxation < limit:
@@ -293,7 +296,7 @@ def _check_on_failure(on_failure: object) -> None:
 def report(point: FixedPoint | Solution, solver: AbstractFixedPointSolver, on_failure: OnFailure) -> None:
     """Warn or raise about samples that did not converge, quoting the first of each kind."""
     _check_on_failure(on_failure)
-    if on_failure == "ignore":
+    if on_failure == "ignore" or _batch.exporting():
         return
     missed = ~point.converged
     if on_failure == "warn" and solver.stopping.atol == 0 and solver.stopping.rtol == 0:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import implicit_l2o as il2o
-from implicit_l2o.applications.ct import examination, findings, measures
+from implicit_l2o.applications.ct import examination, findings, measures, properties
 from implicit_l2o.applications.ct.base import scanner
 from implicit_l2o.applications.ct.model import ImplicitReconstruction
 from implicit_l2o.applications.ct.regularisers import AveragedNetwork, ConvexPotential
@@ -31,8 +31,8 @@ def sample(count, seed):
 @cache
 def examined():
     network = network_of(ConvexPotential)
-    calibrated = il2o.calibrate(examination.measures_of(network), network(sample(TRAINING, 1)[0]))
-    certificates = (*examination.certificates_of(network), *calibrated)
+    calibrated = il2o.calibrate(properties.measures_of(network), network(sample(TRAINING, 1)[0]))
+    certificates = (*properties.certificates_of(network), *calibrated)
     d, images = sample(TEST, 2)
     inference = network(d)
     report = il2o.certify(certificates, inference)
@@ -50,7 +50,7 @@ def examined():
 @pytest.mark.parametrize("kind", [ConvexPotential, AveragedNetwork])
 def test_untrained_weights_keep_the_promises(kind):
     network = network_of(kind)
-    report = il2o.certify(examination.certificates_of(network), network(sample(TEST, 2)[0]))
+    report = il2o.certify(properties.certificates_of(network), network(sample(TEST, 2)[0]))
     assert bool(report.trusted.all()), report.table()
     assert (measures.GAP in report.names) == (kind is ConvexPotential)
 
@@ -58,7 +58,7 @@ def test_untrained_weights_keep_the_promises(kind):
 def test_all_tiers_have_a_value_of_what_is_learned():
     d, images = sample(2, 0)
     for kind in (ConvexPotential, AveragedNetwork):
-        for measure in examination.measures_of(network_of(kind)):
+        for measure in properties.measures_of(network_of(kind)):
             assert torch.isfinite(measure(il2o.Inference(x=images, data=d))).all()
 
 

@@ -331,8 +331,9 @@ def certify(certificates: Sequence[Certificate], inference: Inference) -> Certif
     names = tuple(certificate.name for certificate in certificates)
     check_distinct(names)
     valid = inference.valid
-    values = inference.x.new_empty((len(valid), len(names)))
-    labels = torch.empty((len(valid), len(names)), dtype=torch.int64, device=values.device)
+    batch = valid.shape[0]  # not len(), which torch.export takes for a constant
+    values = inference.x.new_empty((batch, len(names)))
+    labels = torch.empty((batch, len(names)), dtype=torch.int64, device=values.device)
     for i, certificate in enumerate(certificates):
         value = evaluate(certificate.measure, inference)
         values[:, i] = value

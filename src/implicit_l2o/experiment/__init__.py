@@ -6,6 +6,8 @@ from implicit_l2o.experiment.certify import load_run as load_run
 from implicit_l2o.experiment.certify import load_task as load_task
 from implicit_l2o.experiment.config import ExperimentCLI as ExperimentCLI
 from implicit_l2o.experiment.errors import ConfigurationError as ConfigurationError
+from implicit_l2o.experiment.export import export as export
+from implicit_l2o.experiment.export import layer_of as layer_of
 from implicit_l2o.experiment.folder import RunFolder as RunFolder
 from implicit_l2o.experiment.gradients import read_mode as read_mode
 from implicit_l2o.experiment.play import play as play

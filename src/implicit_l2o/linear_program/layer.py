@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from implicit_l2o import _batch
 from implicit_l2o._numba import require_numba
 from implicit_l2o._solution import Solution, Status
 from implicit_l2o.backward.base import AbstractBackward
@@ -170,7 +171,7 @@ class LPLayer(nn.Module):
         return self._forms[key]
 
     def _solve(self, cost: Tensor, form: StandardForm) -> Solution:
-        with torch.autocast(cost.device.type, enabled=False):
+        with _batch.without_autocast(cost.device):
             solution = self._polished(cost, form) if self.polish and form.affine is not None else None
             if solution is None:
                 solution = self._iterated(cost, form, torch.zeros_like(form.lift(cost.detach())))

@@ -17,8 +17,8 @@ from implicit_l2o.operators.base import Array
 
 
 def is_constant(value: Tensor, metadata: Mapping[str, Any]) -> bool:
-    """Whether a tensor parameter is shared by the batch and carries no gradient."""
-    return value.ndim <= metadata["event_ndim"] and not value.requires_grad
+    """Whether a tensor parameter is shared by the batch and carries no gradient; for `torch.export` none is."""
+    return not torch.compiler.is_exporting() and value.ndim <= metadata["event_ndim"] and not value.requires_grad
 
 
 def nonnegative(value: Array, name: str, metadata: Mapping[str, Any], *, strict: bool = False) -> Array:

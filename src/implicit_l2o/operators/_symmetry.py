@@ -30,7 +30,9 @@ class Block:
     def scatter(self, coordinates: Float[Tensor, "B k"], rows: int) -> Float[Tensor, "B m"]:
         """The vector with these coordinates; the transpose of `gather`."""
         spread = coordinates[:, None] * self.coefficients.to(coordinates.dtype)
-        return coordinates.new_zeros(len(coordinates), rows).index_add_(1, self.members.flatten(), spread.flatten(1))
+        return coordinates.new_zeros(coordinates.shape[0], rows).index_add_(
+            1, self.members.flatten(), spread.flatten(1)
+        )
 
 
 def symmetric_blocks(involutions: Sequence[Int[Tensor, " m"]], rows: int) -> tuple[Block, ...]:

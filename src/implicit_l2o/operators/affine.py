@@ -138,7 +138,7 @@ class AffineSet(AbstractSet):
                 "convert one of them."
             )
         # Outside autocast: a model may be built inside it, and a projection in half precision is not one.
-        with torch.autocast(self.b.device.type, enabled=False):
+        with _batch.without_autocast(self.b.device):
             if factor.rank < m:
                 _check_consistent(factor, self.b)
             point = factor.solve(self.b)

@@ -358,4 +358,35 @@ def iterate(T: Map, z0: Float[Tensor, "B *shape"], solver: AbstractFixedPointSol
         ['CONVERGED', 'CONVERGED']
     """
     check_start(z0)
+    if _batch.exporting():
+        return _all_steps(T, z0.detach(), solver)
     return _Loop(T, z0.detach(), solver).run()
+
+
+def _all_steps(T: Map, z0: Tensor, solver: AbstractFixedPointSolver) -> FixedPoint:
+    """What the loop returns of samples that run all `max_steps`, as one sequence of operations for `torch.export`."""
+    stopping, state, z = solver.stopping, solver.init(z0), z0
+    best, best_residual = z0, z0.new_full((z0.shape[0],), math.inf)
+    last, image, residual = z0, z0, best_residual
+    for step in range(1, stopping.max_steps + 1):
+        last, image = z, T(z)
+        z, state = solver.update(last, image, state)
+        if stopping.is_check(step):
+            residual = _batch.norm(image - last)
+            better = residual < best_residual
+            best = torch.where(_batch.expand(better, best), last, best)
+            best_residual = torch.where(better, residual, best_residual)
+    stale = best_residual < _BEST_FACTOR * residual
+    last = torch.where(_batch.expand(stale, last), best, last)
+    point = torch.where(_batch.expand(stale, image), T(last), image)
+    at_point = _batch.norm(T(point) - point)
+    broken = ~(torch.isfinite(at_point) & _batch.finite(point))
+    status = torch.where(stopping.met(T, point, at_point), int(Status.CONVERGED), int(Status.MAX_STEPS))
+    return FixedPoint(
+        z=torch.where(_batch.expand(broken, point), torch.zeros_like(point), point),
+        last=last,
+        status=torch.where(broken, int(Status.NONFINITE), status),
+        residual=torch.where(broken, math.inf, at_point),
+        steps=torch.full_like(status, stopping.max_steps),
+        tolerance=stopping.permitted(T, point),
+    )

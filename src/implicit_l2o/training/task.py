@@ -14,6 +14,7 @@ from torch.utils.data import TensorDataset
 from torchmetrics import Metric, MetricCollection
 
 import implicit_l2o as il2o
+from implicit_l2o.serving import AbstractServable
 from implicit_l2o.training.data import Indexed, Splits
 from implicit_l2o.training.distributed import reach_all
 from implicit_l2o.training.drawing import draw_vector
@@ -60,6 +61,7 @@ class AbstractTask(pl.LightningModule):
     """
 
     monitor: str = "val/loss"  # what chooses the epoch; smaller is better
+    served_by: type[AbstractServable] | None = None  # what answers as this task does without the training's packages
 
     def __init__(self, model: nn.Module, *, optimization: Optimization | None = None) -> None:
         super().__init__()
@@ -164,6 +166,11 @@ class AbstractTask(pl.LightningModule):
     def set_calibration(self, certificates: Sequence[il2o.Certificate]) -> None:
         """Keep the rules; they are saved with the weights."""
         self._calibrated = il2o.certificates_to_json(certificates)
+
+    @property
+    def calibration(self) -> str | None:
+        """The calibrated rules as JSON (see `certificates_from_json`); None before the first training ended."""
+        return self._calibrated
 
     @final
     def set_inputs(self, d: Tensor) -> None:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 import implicit_l2o as il2o
 from implicit_l2o.applications.arbitrage.execution import Market
+from implicit_l2o.applications.arbitrage.model import ArbitrageLayer
 from implicit_l2o.data.arbitrage import MOST_NOISE
 
 SEEN = "fall of a mean as seen"
@@ -106,3 +107,9 @@ def fixed(market: Market) -> tuple[il2o.Certificate, ...]:
         il2o.Certificate(FallAsSeen(market), il2o.Threshold(MOST_FALL)),
         il2o.Certificate(LossOfUtility(market), il2o.Threshold(0.0)),
     )
+
+
+def learned_measures(layer: ArbitrageLayer) -> tuple[il2o.AbstractMeasure, ...]:
+    """The learned risk, and the chance of a refusal: to be calibrated."""
+    refusal = ChanceOfRefusal(layer.market, observed=layer.power is not None)
+    return LearnedRisk(layer.W().detach()), refusal

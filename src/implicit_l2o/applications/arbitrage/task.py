@@ -1,6 +1,5 @@
 """Learning to trade on noisy reserves: what the pools really held enters in training alone."""
 
-import dataclasses
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, final
@@ -15,11 +14,12 @@ import implicit_l2o as il2o
 from implicit_l2o.applications.arbitrage import figures
 from implicit_l2o.applications.arbitrage.abstention import abstention, promises
 from implicit_l2o.applications.arbitrage.analytic import optimal_trade
-from implicit_l2o.applications.arbitrage.certificates import ChanceOfRefusal, LearnedRisk, fixed
+from implicit_l2o.applications.arbitrage.certificates import fixed, learned_measures
 from implicit_l2o.applications.arbitrage.data import network_of
 from implicit_l2o.applications.arbitrage.execution import Market
 from implicit_l2o.applications.arbitrage.metrics import Shortfall, TradeMetric
 from implicit_l2o.applications.arbitrage.model import ArbitrageLayer
+from implicit_l2o.applications.arbitrage.served import ServedTrades, inference_of
 from implicit_l2o.training import About, AbstractTask, Optimization, Samples, Splits
 
 _ABOUT = About(
@@ -123,6 +123,8 @@ class ArbitrageTask(AbstractTradeTask):
         (torch.Size([2, 2, 11]), True)
     """
 
+    served_by = ServedTrades
+
     def __init__(
         self,
         *,
@@ -152,14 +154,11 @@ class ArbitrageTask(AbstractTradeTask):
 
     def infer(self, d: Tensor) -> il2o.Inference:
         """The trades; the measures see the inputs with the volatility."""
-        places = len(self.market.prices)
-        volatility = d[:, places:] if self.layer.power is not None else None
-        return dataclasses.replace(self.layer.inference(d[:, :places], volatility), data=d)
+        return inference_of(self.layer, d)
 
     def measures(self) -> Sequence[il2o.AbstractMeasure]:
         """The learned risk, and the chance of a refusal."""
-        observed = self.layer.power is not None
-        return LearnedRisk(self.layer.W().detach()), ChanceOfRefusal(self.market, observed=observed)
+        return learned_measures(self.layer)
 
     @torch.no_grad()
     def findings(self, samples: Samples, splits: Splits) -> Mapping[str, Any]:

@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 
 import torch
 from jaxtyping import Float
@@ -13,22 +12,12 @@ from torchmetrics import Metric
 import implicit_l2o as il2o
 from implicit_l2o.applications.ct import figures
 from implicit_l2o.applications.ct.metrics import image_metrics, psnr, ssim
-from implicit_l2o.physics import Geometry, Projector
+from implicit_l2o.applications.ct.scanning import check_sinogram as check_sinogram
+from implicit_l2o.applications.ct.scanning import scanner as scanner
+from implicit_l2o.physics import Projector
 from implicit_l2o.training import AbstractTask, Optimization
 
 _FLOOR = 1e-6  # of a squared error in the loss: 60 dB
-
-
-@lru_cache(maxsize=8)
-def scanner(size: int = 64, angles: int = 30, dtype: torch.dtype = torch.float32) -> Projector:
-    """The projector of norm 1 of `size` x `size` pixels and `angles` views; one for all that ask for the same.
-
-    Example:
-        >>> from implicit_l2o.applications.ct.base import scanner
-        >>> scanner(64).out_shape, scanner(64) is scanner(64)
-        ((30, 93), True)
-    """
-    return Projector(Geometry.uniform(size, angles=angles), dtype=dtype)
 
 
 class ReconstructionTask(AbstractTask, ABC):
@@ -76,24 +65,6 @@ class ReconstructionTask(AbstractTask, ABC):
     def draw(self, figure: Figure, sample: Mapping[str, Tensor]) -> None:
         """Truth, reconstruction, signed error and the sinogram's residual, with PSNR and SSIM."""
         draw_reconstruction(figure, sample, self.projector)
-
-
-def check_sinogram(d: Tensor, projector: Projector) -> None:
-    """Raise a `ValueError` unless `d` is a batch of the projector's sinograms with finite entries.
-
-    Args:
-        d: to be checked, `(B, angles, bins)`.
-        projector: says the geometry.
-    """
-    views, bins = projector.out_shape
-    if d.ndim != 3 or tuple(d.shape[1:]) != (views, bins):
-        raise ValueError(
-            f"a sinogram of this scanner is (B, {views} angles, {bins} bins); got shape {tuple(d.shape)}. Another "
-            "geometry needs another model: set size and angles to those of the data."
-        )
-    finite = torch.isfinite(d).flatten(1).all(1)
-    if not bool(finite.all()):
-        raise ValueError(f"a sinogram needs finite entries; sample {int((~finite).nonzero()[0])} has NaN or inf.")
 
 
 def draw_reconstruction(figure: Figure, sample: Mapping[str, Tensor], projector: Projector) -> None:

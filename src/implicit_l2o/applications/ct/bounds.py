@@ -129,7 +129,7 @@ def _best_length(g: Tensor, pull: Tensor, slope: Tensor) -> Tensor:
     low, high = torch.zeros_like(slope), torch.ones_like(slope)
     for _ in range(_DOUBLINGS):
         falling = derivative(high) < 0
-        if not bool(falling.any()):
+        if not torch.compiler.is_exporting() and not bool(falling.any()):
             break
         low, high = torch.where(falling, high, low), torch.where(falling, 2 * high, high)
     for _ in range(_HALVINGS):

@@ -8,11 +8,12 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import implicit_l2o as il2o
-from implicit_l2o.applications.ct import examination, figures
+from implicit_l2o.applications.ct import examination, figures, properties
 from implicit_l2o.applications.ct.base import ReconstructionTask, scanner
 from implicit_l2o.applications.ct.findings import Examined
 from implicit_l2o.applications.ct.model import ImplicitReconstruction
 from implicit_l2o.applications.ct.regularisers import AbstractRegulariser
+from implicit_l2o.applications.ct.served import ServedReconstruction
 from implicit_l2o.training import About, Optimization, Pixels, Samples, Scene, Splits, TimeLimit, read_checkpoint
 
 _PENALTY = 1.0
@@ -43,6 +44,8 @@ class ImplicitReconstructionTask(ReconstructionTask):
         ValueError: `refined` is not in [0, 1], `start` holds another kind of network, or as `ImplicitReconstruction`.
         CheckpointError: `start` cannot be read.
     """
+
+    served_by = ServedReconstruction
 
     def __init__(
         self,
@@ -110,11 +113,11 @@ class ImplicitReconstructionTask(ReconstructionTask):
 
     def certificates(self) -> Sequence[il2o.Certificate]:
         """Box, fidelity, consistency, residual and, of a convex potential, the suboptimality: with fixed limits."""
-        return examination.certificates_of(self.network)
+        return properties.certificates_of(self.network)
 
     def measures(self) -> Sequence[il2o.AbstractMeasure]:
         """What the learned regulariser thinks of the answer, and its total variation: calibrated."""
-        return examination.measures_of(self.network)
+        return properties.measures_of(self.network)
 
     def scene(self) -> Scene:
         """The image in the grey window, and gradients in the context network's proposal."""

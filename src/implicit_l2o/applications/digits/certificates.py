@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 import implicit_l2o as il2o
-from implicit_l2o.applications.digits.model import CLASSES
+from implicit_l2o.applications.digits.model import CLASSES, TOLERANCE, ImplicitClassifier
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,3 +127,24 @@ class LatentDistance(il2o.AbstractMeasure):
             raise ValueError(f"'{self.name}' needs the latent equilibrium z.")
         u = inference.z.flatten(1) @ self.whitening.mT
         return torch.linalg.vector_norm(u - self.means[inference.x.argmax(dim=1)], dim=1)
+
+
+def fixed_certificates(network: ImplicitClassifier) -> tuple[il2o.Certificate, ...]:
+    """Is the equilibrium reached, and does its error matter? Proven, with fixed limits."""
+    gamma = network.architecture.contraction
+    return (
+        il2o.Certificate(il2o.BanachBound(gamma), il2o.Threshold(TOLERANCE / (1 - gamma))),
+        il2o.Certificate(ErrorOverMargin(gamma, network.readout_lipschitz()), il2o.Threshold(1.0)),
+    )
+
+
+def calibrated_measures(whitening: Tensor, means: Tensor) -> tuple[il2o.AbstractMeasure, ...]:
+    """Is the network sure, and did it see such images in the training? To be calibrated on other images than those.
+
+    On the training images both are too small, for the weights were fitted to them.
+
+    Args:
+        whitening: see `LatentDistance`.
+        means: see `LatentDistance`.
+    """
+    return (Doubt(), LatentDistance(whitening, means))

@@ -5,6 +5,7 @@ Here the contraction is proven for all weights, and each sample is solved by its
 """
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -145,13 +146,13 @@ class ImplicitClassifier(nn.Module):
     def latent_map(self, images: Float[Tensor, "B 1 side side"]) -> LatentMap:
         """`R(.; Q(d))`, its weights normalised once for the whole solve, which autocast does not reach."""
         injection = self.Q(images)
-        with torch.autocast(images.device.type, enabled=False):
+        with _without_autocast(images.device):
             injection = injection.to(self.S_linear.weight.dtype)
             return LatentMap(self.R.condition(), injection, self.architecture.contraction)
 
     def readout(self, u: Float[Tensor, "B channels side side"]) -> Float[Tensor, "B 10"]:
         """`S(u)`, the logits; autocast does not reach them, for the certificates bound their error."""
-        with torch.autocast(u.device.type, enabled=False):
+        with _without_autocast(u.device):
             hidden = F.leaky_relu(self.S_convolution(u), _SLOPE)
             return self.S_linear(F.dropout2d(hidden, self.architecture.dropout, self.training).flatten(1))
 
@@ -178,3 +179,8 @@ class ImplicitClassifier(nn.Module):
         side = self.architecture.latent_side
         convolution = float(conv2d_norm_bound(self.S_convolution.weight, (side, side)))
         return math.nextafter(convolution * float(dense_norm_bound(self.S_linear.weight)), math.inf)
+
+
+def _without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """`torch.export` gets no region without autocast: it runs what it traces in the dtypes that it saw."""
+    return nullcontext() if torch.compiler.is_exporting() else torch.autocast(device.type, enabled=False)

@@ -11,11 +11,12 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import implicit_l2o as il2o
-from implicit_l2o.applications.digits.certificates import Doubt, ErrorOverMargin, LatentDistance
+from implicit_l2o.applications.digits.certificates import LatentDistance, calibrated_measures, fixed_certificates
 from implicit_l2o.applications.digits.classification import AbstractClassificationTask
 from implicit_l2o.applications.digits.examined import Examined, examine_kinds, shares_by_kind
 from implicit_l2o.applications.digits.figures import certificate_gallery, draw_digit, label_shares
-from implicit_l2o.applications.digits.model import CLASSES, DIGITS, TOLERANCE, Architecture, ImplicitClassifier
+from implicit_l2o.applications.digits.model import CLASSES, DIGITS, Architecture, ImplicitClassifier
+from implicit_l2o.applications.digits.served import ServedDigits
 from implicit_l2o.data.augmentation import RandomCrop
 from implicit_l2o.training import About, Optimization, Samples, Splits
 
@@ -46,6 +47,8 @@ class DigitsTask(AbstractClassificationTask):
         >>> task.answer(task.infer(torch.zeros(2, 1, 8, 8))).shape
         torch.Size([2])
     """
+
+    served_by = ServedDigits
 
     def __init__(
         self,
@@ -88,18 +91,11 @@ class DigitsTask(AbstractClassificationTask):
 
     def certificates(self) -> Sequence[il2o.Certificate]:
         """Is the equilibrium reached, and does its error matter? Proven, with fixed limits."""
-        gamma = self.network.architecture.contraction
-        return (
-            il2o.Certificate(il2o.BanachBound(gamma), il2o.Threshold(TOLERANCE / (1 - gamma))),
-            il2o.Certificate(ErrorOverMargin(gamma, self.network.readout_lipschitz()), il2o.Threshold(1.0)),
-        )
+        return fixed_certificates(self.network)
 
     def measures(self) -> Sequence[il2o.AbstractMeasure]:
-        """Is the network sure, and did it see such images in the training? To be calibrated on other images than those.
-
-        On the training images both are too small, for the weights were fitted to them.
-        """
-        return (Doubt(), LatentDistance(self.get_buffer("latent_whitening"), self.get_buffer("latent_means")))
+        """Is the network sure, and did it see such images in the training? To be calibrated on other images than those."""
+        return calibrated_measures(self.get_buffer("latent_whitening"), self.get_buffer("latent_means"))
 
     @torch.no_grad()
     def fit_measures(self, splits: Splits) -> None:

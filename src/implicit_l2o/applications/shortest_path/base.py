@@ -18,6 +18,7 @@ from implicit_l2o.applications.shortest_path import figures
 from implicit_l2o.applications.shortest_path.certificates import CONSTRAINTS, VIOLATION, FlowOffPath
 from implicit_l2o.applications.shortest_path.metrics import path_metrics, update_metrics
 from implicit_l2o.applications.shortest_path.model import cost_network, decide, path_layer, path_program
+from implicit_l2o.applications.shortest_path.served import ServedPaths
 from implicit_l2o.data.shortest_path import Grid
 from implicit_l2o.losses import normalized_regret, regret
 from implicit_l2o.training import AbstractTask, Optimization, Samples, Scene, Splits
@@ -34,6 +35,8 @@ class AbstractPathTask(AbstractTask, ABC):
         tolerance: of an inference, in units of flow.
         optimization: AdamW and its schedule.
     """
+
+    served_by = ServedPaths
 
     def __init__(
         self,

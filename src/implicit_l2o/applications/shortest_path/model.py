@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 import implicit_l2o as il2o
+from implicit_l2o.applications.shortest_path.bellman import shortest_paths_in_torch
 from implicit_l2o.data.shortest_path import Grid
 from implicit_l2o.decoders import decide_finite
 
@@ -118,4 +119,6 @@ def decide(grid: Grid, inference: il2o.Inference) -> Float[Tensor, "B arcs"]:
     cost = inference.need_problem("decide").F
     if not (isinstance(cost, il2o.QuadraticCost) and isinstance(cost.linear, Tensor)):
         raise TypeError("decide needs a QuadraticCost with a linear part as the problem's F.")
+    if torch.compiler.is_exporting():
+        return shortest_paths_in_torch(grid, cost.linear)
     return decide_finite(grid.shortest_paths, cost.linear)

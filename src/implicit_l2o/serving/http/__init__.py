@@ -1,0 +1,1 @@
+"""A layer behind HTTP: JSON in, answers with their certificates out."""
