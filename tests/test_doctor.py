@@ -113,10 +113,8 @@ def test_physical_cores_are_those_with_other_siblings(tmp_path: Path) -> None:
 
 def test_the_openmp_runtimes_of_a_process_and_of_its_packages(tmp_path: Path) -> None:
     line = "7f00-7f01 r-xp 00000000 fe:00 42"
-    write(
-        tmp_path / "maps",
-        f"{line} {GOMP}\n{line} {GOMP}\n{line} /a b/libiomp5.so\n{line} /x/libcompute.so\n{line} /x/libomptarget.so\n{line}\n",
-    )
+    files = (GOMP, GOMP, "/a b/libiomp5.so", "/x/libcompute.so", "/x/libomptarget.so", "")
+    write(tmp_path / "maps", "".join(f"{line} {file}".rstrip() + "\n" for file in files))
     assert threads.loaded_runtimes(tmp_path / "maps") == ["/a b/libiomp5.so", GOMP]
     assert threads.loaded_runtimes(tmp_path / "none") is None
     for name in ("torch/lib/libgomp.so.1", "sk.libs/libgomp-e9.so.1.0.0", "sk.libs/libz.so", "mkl/lib/libiomp5.so"):
@@ -267,7 +265,8 @@ def solves() -> list[self_test.Solve]:
 
 def test_the_self_test_passes_and_says_what_float32_reaches(solves: list[self_test.Solve]) -> None:
     double, single = solves
-    assert double.passed and single.passed
+    assert double.passed
+    assert single.passed
     assert double.residual <= 1e-10 < 1e-8 < single.residual
     assert double.floor < 1e-14
     note = only(self_test.check(solves))
@@ -343,7 +342,8 @@ def test_exit_status_and_json(
 ) -> None:
     diverged = replace(solves[0], residual=math.inf)
     for finding, status in ((Finding(Level.WARNING, "Beware."), 0), (Finding(Level.PROBLEM, "Broken."), 1)):
-        monkeypatch.setattr(doctor, "examine", lambda found=made_up([diverged], finding): found)
+        found = made_up([diverged], finding)
+        monkeypatch.setattr(doctor, "examine", lambda found=found: found)
         assert cli.main(["doctor"]) == status
         assert finding.text in capsys.readouterr().out
         assert cli.main(["doctor", "--json"]) == status

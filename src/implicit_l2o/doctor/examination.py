@@ -13,6 +13,7 @@ from implicit_l2o.doctor import devices, self_test, versions
 from implicit_l2o.doctor import threads as computing
 from implicit_l2o.doctor.findings import Finding, Level
 from implicit_l2o.doctor.threads import Threads
+from implicit_l2o.doctor.versions import Requirement
 
 _ORDER = list(Level)
 
@@ -35,7 +36,7 @@ class Examination:
     folder: Path
     threads: Threads
     devices: list[devices.Device]
-    extras: dict[str, list[versions.Requirement]]
+    extras: dict[str, list[Requirement]]
     solves: list[self_test.Solve]
     findings: list[Finding]
 

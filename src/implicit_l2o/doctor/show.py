@@ -60,12 +60,8 @@ def _threads(threads: Threads) -> list[tuple[str, str]]:
         cores += f"; load {threads.load:.1f}"
     rows = [("cores", cores), ("PyTorch's", f"{threads.torch} in an operation, {threads.interop} beside each other")]
     if len(threads.milliseconds) > 1:
-        rows.append(
-            (
-                "speed",
-                ", ".join(f"{n} thread{'' if n == 1 else 's'} {ms:.2g} ms" for n, ms in threads.milliseconds.items()),
-            )
-        )
+        times = (f"{n} thread{'' if n == 1 else 's'} {time:.2g} ms" for n, time in threads.milliseconds.items())
+        rows.append(("speed", ", ".join(times)))
     settings = " ".join(f"{name}={value}" for name, value in threads.settings.items())
     rows.append(("environment", settings or "no settings"))
     if threads.runtimes is not None:
