@@ -4,12 +4,14 @@
     python scripts/check_package.py --python PATH ...     # these interpreters
     python scripts/check_package.py --any-torch           # also where PyTorch comes with gigabytes of CUDA libraries
 
-Writes results/package.json; the exit status is 1 if a check failed. PyTorch is installed as constraints.txt pins it,
-first and alone. Where the index offers a CUDA build alone, it is not downloaded: the package is then compiled and its
-requirements are looked up, but nothing is imported, and the result says so. Any Python from 3.11 with venv runs this.
+Writes results/package.json; what an earlier run found with other interpreters and the same wheel stays there. The exit
+status is 1 if a check failed. PyTorch is installed as constraints.txt pins it, first and alone. Where the index offers a
+CUDA build alone, it is not downloaded: the package is then compiled and its requirements are looked up, but nothing is
+imported, and the result says so. Any Python from 3.11 with venv runs this.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import platform
@@ -32,7 +34,7 @@ ROOT = Path(__file__).parents[1]
 CONSTRAINTS = ROOT / "constraints.txt"
 TARGETS = ("3.11", "3.12", "3.13")
 LIMIT = 0.3  # seconds that `import implicit_l2o` may add to that of torch
-_REPEATS = 9
+_REPEATS = 7
 
 _IMPORT = """
 import time
@@ -52,6 +54,8 @@ _README = """
 import re, sys
 text = open(sys.argv[1], encoding="utf-8").read()
 blocks = re.findall(r"^```python\\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+if sys.argv[2] == "core":  # the applications need the extra `train`
+    blocks = [block for block in blocks if "applications" not in block]
 names = {"__name__": "readme"}
 for block in blocks:
     exec(block, names)
@@ -204,11 +208,14 @@ def use(interpreter: Path, wheel: Path, sdist: Path, folder: Path, *, any_torch:
     checks["install"] = check("install the wheel", lambda: environment.pip(wheel))
     checks["import"] = check("import, without an optional package", lambda: environment.python("-c", _NOT_ALONE))
     checks["version"] = check("il2o --version", lambda: _version(environment, wheel))
-    checks["list"] = check("il2o list", lambda: _list(environment))
     checks["doctor"] = check("il2o doctor", lambda: environment.il2o("doctor"))
-    checks["readme"] = check("README", lambda: environment.python("-c", _README, ROOT / "README.md"))
+    readme = ("-c", _README, ROOT / "README.md")
+    checks["readme_core"] = check("README, without an extra", lambda: environment.python(*readme, "core"))
     result["import_seconds"] = import_seconds(environment)
     checks["import_time"] = check("import time", lambda: _quick(result["import_seconds"]))
+    checks["train"] = check("install [train]", lambda: environment.pip(f"{wheel}[train]"))
+    checks["list"] = check("il2o list, with [train]", lambda: _list(environment))
+    checks["readme"] = check("README, with [train]", lambda: environment.python(*readme, "all"))
     for extra in extras:
         words = ("--dry-run", f"{wheel}[{extra}]")
         checks[f"extra_{extra}"] = check(f"resolve [{extra}]", lambda words=words: environment.pip(*words))
@@ -263,26 +270,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folder = Path(name)
         print("Package", flush=True)
         wheel, sdist, checks = build(folder)
-        sizes = {"wheel_bytes": wheel.stat().st_size, "sdist_bytes": sdist.stat().st_size}
-        pythons = [
-            use(path, wheel, sdist, folder / f"python {minor}", any_torch=options.any_torch)
-            for minor, path in found.items()
-        ]
         result = {
             "version": wheel.name.split("-")[1],
             "torch": pinned("torch").partition("==")[2],
-            **sizes,
+            "wheel_sha256": hashlib.sha256(wheel.read_bytes()).hexdigest(),
+            "wheel_bytes": wheel.stat().st_size,
+            "sdist_bytes": sdist.stat().st_size,
             "files": contents.count(wheel),
             "checks": _plain(checks),
-            "pythons": [each | {"checks": _plain(each["checks"])} for each in pythons],
             "import_limit": LIMIT,
             "machine": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()},
         }
-    every = [*checks.values(), *(one for each in pythons for one in each["checks"].values())]
+        pythons = kept(options.out, result["wheel_sha256"])
+        every = [*checks.values()]
+        for minor, path in found.items():
+            used = use(path, wheel, sdist, folder / f"python {minor}", any_torch=options.any_torch)
+            every += used["checks"].values()
+            pythons[minor] = used | {"checks": _plain(used["checks"])}
+            in_order = sorted(pythons, key=lambda text: int(text.split(".")[1]))
+            content = result | {"pythons": [pythons[name] for name in in_order]}
+            options.out.write_text(json.dumps(content, indent=2) + "\n")
     failed = sum(not each.ok for each in every)
-    options.out.write_text(json.dumps(result, indent=2) + "\n")
     print(f"{len(every) - failed} checks passed, {failed} failed: {options.out}")
     return 1 if failed else 0
+
+
+def kept(out: Path, digest: str) -> dict[str, Any]:
+    """What an earlier run found with other interpreters, as far as it was about the same wheel, byte by byte."""
+    if not out.exists():
+        return {}
+    earlier = json.loads(out.read_text())
+    same = earlier.get("wheel_sha256") == digest
+    return {each["python"].rpartition(".")[0]: each for each in earlier["pythons"]} if same else {}
 
 
 def _plain(checks: dict[str, Check]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The check of wheel and sdist: what it would find, on archives that are made up here."""
 
+import json
 import tarfile
 import zipfile
 from pathlib import Path
@@ -131,3 +132,11 @@ def test_an_import_that_is_too_slow(tmp_path: Path) -> None:
     check_package._quick({"added": [0.1, 0.2, 9.0]})
     with pytest.raises(RuntimeError, match=r"adds 0\.35 s to torch; less than 0\.3 s is wanted"):
         check_package._quick({"added": [0.1, 0.35, 9.0]})
+
+
+def test_other_interpreters_stay_for_the_same_wheel_alone(tmp_path: Path) -> None:
+    out = tmp_path / "package.json"
+    assert check_package.kept(out, "abc") == {}
+    out.write_text(json.dumps({"wheel_sha256": "abc", "pythons": [{"python": "3.12.1", "checks": {}}]}))
+    assert check_package.kept(out, "abc") == {"3.12": {"python": "3.12.1", "checks": {}}}
+    assert check_package.kept(out, "other") == {}
