@@ -99,6 +99,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "games.*": (*CORE, "games.*"),
     "doctor": ("doctor.*",),
     "doctor.*": ("", "doctor.*"),
+    "doctor.__main__": ("doctor",),
     "testing": ("testing.*",),
     "testing.*": (*PUBLIC, "testing.*"),
     "interop": ("interop.*",),
