@@ -9,10 +9,10 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; 
 	$$p -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 
 # What decides the installation is in the stamp's name, so neither a second `make` nor a new file time installs anything.
-STAMP := $(VENV)/installed-$(shell { cat pyproject.toml constraints.txt; echo '$(EXTRAS) $(CURDIR)'; } | cksum | cut -d' ' -f1)
+STAMP := $(VENV)/installed-$(shell { cat pyproject.toml constraints.txt src/implicit_l2o/_version.py; echo '$(EXTRAS)'; pwd; } | cksum | cut -d' ' -f1)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo gallery test lint format docs bench results images lock clean
+.PHONY: help setup demo gallery test lint format docs bench results images package lock clean
 
 comma := ,
 
@@ -21,13 +21,17 @@ help:  ## list the commands
 
 setup: $(STAMP)  ## make .venv and install what the other commands need, as constraints.txt pins it
 
+define NEED_PYTHON
+@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer with venv was found (python3.11 ... python3.14, python3). \
+Install one, on Debian or Ubuntu: apt install python3.11 python3.11-venv, or name it: make PYTHON=/path/to/python" >&2; exit 1; }
+endef
+
 # torch goes first and alone: pip then takes a CPU build of the pinned version where its configuration offers one, and
 # the last installation finds the requirement met. hatchling precedes the package so that the build is pinned as well.
 $(STAMP):
-	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer with venv was found (python3.11 ... python3.14, python3). \
-	Install one, on Debian or Ubuntu: apt install python3.11 python3.11-venv, or name it: make PYTHON=/path/to/python" >&2; exit 1; }
+	$(NEED_PYTHON)
 	@echo "Setting up $(VENV), once: this downloads PyTorch and takes some minutes."
-	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear $(VENV)
 	@rm -f $(VENV)/installed-*
 	$(BIN)/python -m pip install --quiet -c constraints.txt "$$(grep '^torch==' constraints.txt)"
 	$(BIN)/python -m pip install --quiet -c constraints.txt hatchling editables
@@ -131,10 +135,16 @@ images: setup  ## compare all backward modes on the whole image data sets, and f
 	$(BIN)/python -m $(BACKWARD) --data cifar10_augmented --epochs 200 --figures docs/assets $(CIFAR10)
 	$(BIN)/python scripts/render.py
 
+# Clean environments of its own, so it needs no set-up.
+package:  ## build wheel and sdist, install and use them on every Python from 3.11 that is found
+	$(NEED_PYTHON)
+	"$(PYTHON)" scripts/check_package.py
+
 lock:  ## resolve constraints.txt anew, for every extra, in an environment of its own
-	$(PYTHON) -m venv --clear $(VENV)-lock
+	$(NEED_PYTHON)
+	"$(PYTHON)" -m venv --clear $(VENV)-lock
 	$(VENV)-lock/bin/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)"
-	$(VENV)-lock/bin/python -m pip install --quiet hatchling editables '.[train,exact,cvxpy,ct,serve,bench,docs,dev]'
+	$(VENV)-lock/bin/python -m pip install --quiet hatchling editables '.[train,exact,cvxpy,ct,serve,bench,docs,dev,package]'
 	$(VENV)-lock/bin/python -m pip list --format=freeze --exclude pip --exclude implicit_l2o \
 		| grep -v -i -E '^(nvidia|cuda|triton)' | sed 's/+.*//' > constraints.txt
 	rm -rf $(VENV)-lock

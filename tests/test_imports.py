@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1] / "src" / PACKAGE
 
 # Names below are relative to the package; "" is the package itself (its public names), `a.*` every module in `a`,
 # `a._*` its private modules.
-LEAVES = ("_batch", "_numba", "_solution")
+LEAVES = ("_batch", "_deprecation", "_numba", "_solution", "_version")
 STAGES = ("operators", "splittings", "solvers", "backward", "certificates")
 CORE = (*LEAVES, "problem", *STAGES, *(f"{stage}.*" for stage in STAGES), "layer")
 BUILT_ON_CORE = ("networks", "losses", "diagnostics", "linear_program", "decoders", "physics", "games")
@@ -29,8 +29,10 @@ TOOLS = ("training", "training.*", "report", "report.*", "data", "data.*")
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "": (*CORE, *BUILT_ON_CORE),
     "_batch": (),
+    "_deprecation": (),
     "_numba": (),
     "_solution": (),
+    "_version": (),
     "operators": ("operators.*",),
     "operators.base": ("_batch",),
     "operators.*": ("_batch", "operators.base", "operators._*"),
@@ -96,6 +98,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "physics.*": (*CORE, "physics.*"),
     "games": ("games.*",),
     "games.*": (*CORE, "games.*"),
+    "doctor": ("doctor.*",),
+    "doctor.*": ("", "doctor.*"),
+    "doctor.__main__": ("doctor",),
     "testing": ("testing.*",),
     "testing.*": (*PUBLIC, "testing.*"),
     "interop": ("interop.*",),
@@ -115,7 +120,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "applications.*": (*PUBLIC, "testing", "interop.*", *TOOLS, "serving", "applications._lazy"),
     # The demonstration runs all of them.
     "applications.demo": (*PUBLIC, "report", "experiment", "experiment.*"),
-    "cli": (*PUBLIC, "applications", "applications.*", "experiment", "experiment.*", *TOOLS, *SERVING),
+    "cli": (*PUBLIC, "applications", "applications.*", "doctor", "experiment", "experiment.*", *TOOLS, *SERVING),
 }
 
 # What the colour images read of the digits: they have the same certificates, metrics and figures.

@@ -3,6 +3,8 @@
 The public names in the order of the pipeline. `fixed_point`, `solve` and `ImplicitLayer` put the stages together.
 """
 
+from implicit_l2o._version import __version__ as __version__
+
 # 1  the problem
 from implicit_l2o.problem import Problem as Problem
 

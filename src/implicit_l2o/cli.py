@@ -4,9 +4,10 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
+
+from implicit_l2o import __version__
 
 _INTERRUPTED = 130  # what a shell reports of a process that ended by Ctrl-C
 _OWN = (
@@ -39,7 +40,7 @@ class _Parser(argparse.ArgumentParser):
 def parser() -> argparse.ArgumentParser:
     """The command's options."""
     top = _Parser(prog="il2o", description="Learning to optimize with implicit networks.", allow_abbrev=False)
-    top.add_argument("--version", action="version", version=f"il2o {version('implicit_l2o')}")
+    top.add_argument("--version", action="version", version=f"il2o {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
     _add_run(commands)
     _add_report(commands)
@@ -49,6 +50,7 @@ def parser() -> argparse.ArgumentParser:
     _add_export(commands)
     _add_serve(commands)
     _add_demo(commands)
+    _add_doctor(commands)
     for name, text in _LIGHTNING.items():
         command = commands.add_parser(name, help=text, add_help=False, allow_abbrev=False)
         command.set_defaults(parser=command, call=_lightning)
@@ -170,6 +172,18 @@ def _add_demo(commands: "argparse._SubParsersAction[_Parser]") -> None:
     demo.add_argument("--seed", type=_seed, default=0, metavar="N", help="of data, weights and batches (default: 0)")
     demo.add_argument("--quiet", action="store_true", help="no progress bars")
     demo.set_defaults(parser=demo, call=_demo)
+
+
+def _add_doctor(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    doctor = commands.add_parser(
+        "doctor",
+        help="look at this installation and solve a small problem",
+        description="Versions, threads, devices, optional parts, a small solve, and the known traps. The exit status is 1 "
+        "if a problem was found.",
+        allow_abbrev=False,
+    )
+    doctor.add_argument("--json", action="store_true", help="everything as JSON")
+    doctor.set_defaults(parser=doctor, call=_doctor)
 
 
 def _seed(text: str) -> int:
@@ -376,6 +390,12 @@ def _demo(options: argparse.Namespace) -> int:
     print(table(summary))
     print("\nWritten:", *(f"  {path}" for path in (options.out / "summary.json", *summary["reports"])), sep="\n")
     return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from implicit_l2o import doctor
+
+    return doctor.main(as_json=options.json)
 
 
 if __name__ == "__main__":
