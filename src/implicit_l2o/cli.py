@@ -349,6 +349,7 @@ def _play(options: argparse.Namespace) -> int:
 
     modes = None if options.backward is None else [read_mode(text) for text in options.backward]
     print(play(options.run, samples=options.samples, frames=options.frames, backward=modes, out=options.out))
+    return 0
 
 
 def _export(options: argparse.Namespace) -> int:
