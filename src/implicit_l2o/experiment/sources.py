@@ -26,6 +26,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigurationError(f"{path} is no text in UTF-8, hence no YAML.") from error
     except yaml.YAMLError as error:
         raise ConfigurationError(f"{path} is no YAML: {_what(error)}") from error
+    except Exception as error:  # such as a date that does not exist, or brackets a thousand deep
+        raise ConfigurationError(f"{path} is no YAML: {one_line(error)}") from error
     if content is None:
         raise ConfigurationError(f"{path} is empty; a configuration has at least the keys model and data.")
     if not isinstance(content, dict):
@@ -83,7 +85,7 @@ def options(arguments: Sequence[str]) -> Iterator[tuple[str, Any]]:
 def _value(text: str) -> Any:
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError:
+    except Exception:  # no YAML, or a date that does not exist; the parser says what it is to be
         return text
 
 

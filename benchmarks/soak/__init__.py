@@ -1,0 +1,1 @@
+"""Random problems with known solutions through every splitting and every solver: no answer that calls itself right is wrong."""
