@@ -10,6 +10,7 @@ Needs atheris (`pip install atheris`), libFuzzer for Python.
 import argparse
 import json
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -36,7 +37,7 @@ def _fuzz(name: str, target: Target, seconds: float, keep: Path) -> dict[str, An
         (corpus / f"seed-{number}").write_bytes(seed)
     words = keep / "words"
     words.write_text("\n".join(f'"{_quoted(word)}"' for word in target.words) + "\n")
-    took, executions, coverage, features = 0.0, 0, 0, 0
+    took, worked, executions, coverage, features = 0.0, 0.0, 0, 0, 0
     for run in range(_RESTARTS):
         left = int(seconds - took)
         if left < 1:
@@ -51,25 +52,35 @@ def _fuzz(name: str, target: Target, seconds: float, keep: Path) -> dict[str, An
             f"-dict={words}",
             str(corpus),
         ]
+        before = _processor_seconds()
         with log.open("wb") as errors:
             command = [sys.executable, "-m", "fuzz.child", name, str(findings), *options]
             subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=errors, check=False)
         seen = [tuple(map(int, found)) for found in _STATUS.findall(log.read_text(errors="replace"))]
         if not seen:
             raise SystemExit(f"the fuzzer did not start; its log: {log}\n{log.read_text(errors='replace')[-2000:]}")
-        took += time.time() - (findings / "started").stat().st_mtime  # imports do not count
+        started = findings / "started"  # imports do not count
+        took += time.time() - started.stat().st_mtime
+        worked += _processor_seconds() - before - float(started.read_text())
         executions += seen[-1][0]
         coverage, features = max(coverage, seen[-1][1]), max(features, seen[-1][2])
     found = [json.loads(path.read_text())["text"] for path in sorted(findings.glob("*.json"))]
     killed = sorted(path.name for pattern in _KILLED for path in findings.glob(pattern))
     return {
         "seconds": round(took),
+        "processor_seconds": round(worked),
         "executions": executions,
         "seeds": len(seeds),
         "coverage": coverage,
         "features": features,
         "open": [*found, *killed],
     }
+
+
+def _processor_seconds() -> float:
+    """Of the processes that this one has waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _quoted(word: bytes) -> str:

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import tempfile
+import time
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -16,15 +17,12 @@ from fuzz.harness import emptied, judge, load
 
 # The branches of these packages guide the mutations; what they import, and is large, is imported before them.
 _PACKAGES = ["implicit_l2o", "pydicom", "nibabel", "PIL", "h5py", "yaml"]
-_BEFORE = (
-    "torch",
-    "lightning.pytorch",
-    "lightning.pytorch.cli",
-    "pandas",
-    "pyarrow.parquet",
-    "torchmetrics",
-    "scipy.sparse",
-)
+_BEFORE = {
+    "parquet": ("pyarrow.parquet",),
+    "tables": ("pandas",),
+    "config": ("lightning.pytorch.cli", "torchmetrics"),
+    "checkpoint": ("lightning.pytorch",),
+}
 _FUNCTIONS = {  # too deep in other packages to be instrumented by their imports
     "tables": ("zipfile", "numpy.lib.format", "numpy.lib._npyio_impl"),
     "checkpoint": ("zipfile", "torch._weights_only_unpickler", "torch.serialization"),
@@ -38,7 +36,7 @@ def main() -> None:
     shared = Path("/dev/shm")
     folder = Path(tempfile.mkdtemp(prefix="fuzz", dir=shared if os.access(shared, os.W_OK) else None))
     os.chdir(folder)
-    for module in _BEFORE:
+    for module in ("torch", "scipy.sparse", *_BEFORE.get(name, ())):
         importlib.import_module(module)
     with atheris.instrument_imports(include=_PACKAGES):
         target = load(name)
@@ -56,7 +54,7 @@ def main() -> None:
             path.with_suffix(".input").write_bytes(data)
             path.with_suffix(".json").write_text(json.dumps({"key": finding.key, "text": finding.text}))
 
-    (Path(findings) / "started").touch()
+    (Path(findings) / "started").write_text(str(time.process_time()))
     atheris.Setup([sys.argv[0], *options], once)
     atheris.Fuzz()
 

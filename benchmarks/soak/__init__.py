@@ -1,1 +1,1 @@
-"""Random problems with known solutions through every splitting and every solver: no answer that calls itself right is wrong."""
+"""Random problems with known solutions through every splitting and solver: what calls itself converged must be right."""

@@ -8,6 +8,7 @@ import sys
 import time
 import warnings
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,9 @@ def batches(problems: int, size: int, seed: int) -> list[tuple[Batch, torch.dtyp
     return found
 
 
-def run(
-    problems: int, size: int, seed: int, methods: tuple[Method, ...] = METHODS, *, show: bool = False
-) -> dict[str, Any]:
-    """Every problem by every splitting and solver: how the solves ended, and which answers are wrong."""
+def run(problems: int, size: int, seed: int, methods: tuple[Method, ...] = METHODS) -> Iterator[dict[str, Any]]:
+    """Every problem by every splitting and solver: how the solves ended, and which answers are wrong; after each batch."""
+    done = 0
     ends: dict[tuple[str, str], Counter[str]] = {}
     kinds: dict[str, Counter[str]] = {kind: Counter() for kind in KINDS}
     excess: dict[tuple[str, str], float] = {}
@@ -72,8 +72,17 @@ def run(
                         "excess": float(verdict.excess[at]),
                     }
                     wrong.append(row)
-        if show:
-            print(f"batch {number}: {len(wrong)} wrong answers so far", flush=True)
+        done += len(batch.kind)
+        yield _record(done, ends, excess, kinds, wrong)
+
+
+def _record(
+    done: int,
+    ends: dict[tuple[str, str], Counter[str]],
+    excess: dict[tuple[str, str], float],
+    kinds: dict[str, Counter[str]],
+    wrong: list[dict[str, Any]],
+) -> dict[str, Any]:
     rows = [
         {"splitting": splitting, "solver": solver, "excess": excess[splitting, solver]}
         | {"wrong": sum((row["splitting"], row["solver"]) == (splitting, solver) for row in wrong)}
@@ -81,7 +90,7 @@ def run(
         for (splitting, solver), count in ends.items()
     ]
     return {
-        "problems": problems,
+        "problems": done,
         "solves": sum(sum(count.values()) for count in ends.values()),
         "rows": rows,
         "kinds": {kind: dict(count) for kind, count in kinds.items()},
@@ -119,17 +128,20 @@ def main() -> int:
     """Run and record; the exit status is 1 where an answer is wrong."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__.partition("\n")[0])
     parser.add_argument("--problems", type=int, default=10_000)
-    parser.add_argument("--batch", type=int, default=500)
+    parser.add_argument("--batch", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("results/soak.json"))
     options = parser.parse_args()
     warnings.simplefilter("ignore", il2o.ConvergenceWarning)
     torch.set_num_threads(1)
     started = time.monotonic()
+    known = {"clarabel": against_clarabel(500, options.seed), "machine": machine()}
+    result: dict[str, Any] = {"wrong": [], "solves": 0}
     with torch.no_grad():
-        result = run(options.problems, options.batch, options.seed, show=True)
-    result |= {"clarabel": against_clarabel(500, options.seed), "seconds": round(time.monotonic() - started)}
-    write_json(options.out, result | {"machine": machine()})
+        for result in run(options.problems, options.batch, options.seed):
+            # After every batch, so that a run that is ended early leaves what it did.
+            write_json(options.out, result | known | {"seconds": round(time.monotonic() - started)})
+            print(f"{result['problems']} problems: {len(result['wrong'])} wrong answers", flush=True)
     for row in result["wrong"][:20]:
         print(row)
     print(f"{result['solves']} solves, {len(result['wrong'])} wrong answers")

@@ -1,7 +1,7 @@
 """The splittings of the soak: how each takes a batch, and what its residual promises.
 
-A residual `r = |T(z) - z|` says: within `gap r` of the answer `x` there are points of the sets, and elements of the terms there
-that add up to a vector no longer than `force r`. Each pair of constants is read off the splitting's inclusions.
+A residual `r = |T(z) - z|` says: within `gap r` of the answer `x` there are points of the sets, and elements of the
+terms there that add up to a vector no longer than `force r`. Each pair of constants is read off the splitting's inclusions.
 """
 
 from collections.abc import Callable
