@@ -25,6 +25,7 @@ _BEFORE = {
 }
 _FUNCTIONS = {  # too deep in other packages to be instrumented by their imports
     "tables": ("zipfile", "numpy.lib.format", "numpy.lib._npyio_impl"),
+    "request": ("json.decoder", "json.scanner"),
     "checkpoint": ("zipfile", "torch._weights_only_unpickler", "torch.serialization"),
 }
 

@@ -22,8 +22,7 @@ from benchmarks.soak.problems import KINDS, SOLVABLE, Batch, draw
 from implicit_l2o.report import machine, write_json
 
 SIZES = ((2, 1), (6, 2), (10, 3), (20, 6))  # variables and equations
-TIGHT = il2o.Stopping(atol=1e-6, rtol=0.0, max_steps=1000)
-USUAL = il2o.Stopping(max_steps=1000)
+STEPS = 1000
 
 
 def solvers(stopping: il2o.Stopping) -> tuple[il2o.AbstractFixedPointSolver, ...]:
@@ -31,26 +30,31 @@ def solvers(stopping: il2o.Stopping) -> tuple[il2o.AbstractFixedPointSolver, ...
     return il2o.KrasnoselskiiMann(stopping), il2o.Anderson(stopping), il2o.Halpern(stopping)
 
 
-def batches(problems: int, size: int, seed: int) -> list[tuple[Batch, torch.dtype, il2o.Stopping]]:
+def batches(
+    problems: int, size: int, seed: int, max_steps: int = STEPS
+) -> list[tuple[Batch, torch.dtype, il2o.Stopping]]:
     """Problems of every size in both dtypes, under both rules of stopping, with doubled and scaled equations among them."""
+    rules = il2o.Stopping(max_steps=max_steps), il2o.Stopping(atol=1e-6, rtol=0.0, max_steps=max_steps)
     found = []
     for number, start in enumerate(range(0, problems, size)):
         n, m = SIZES[number % len(SIZES)]
         options = {"doubled_row": number % 3 == 1, "scaled_rows": number % 5 == 2}
         dtype = (torch.float64, torch.float32)[number // 2 % 2]
-        stopping = (USUAL, TIGHT)[(number + number // 4) % 2]
-        found.append((draw(min(size, problems - start), n, m, seed + number, **options), dtype, stopping))
+        batch = draw(min(size, problems - start), n, m, seed + number, **options)
+        found.append((batch, dtype, rules[(number + number // 4) % 2]))
     return found
 
 
-def run(problems: int, size: int, seed: int, methods: tuple[Method, ...] = METHODS) -> Iterator[dict[str, Any]]:
+def run(
+    problems: int, size: int, seed: int, methods: tuple[Method, ...] = METHODS, max_steps: int = STEPS
+) -> Iterator[dict[str, Any]]:
     """Every problem by every splitting and solver: how the solves ended, and which answers are wrong; after each batch."""
     done = 0
     ends: dict[tuple[str, str], Counter[str]] = {}
     kinds: dict[str, Counter[str]] = {kind: Counter() for kind in KINDS}
     excess: dict[tuple[str, str], float] = {}
     wrong: list[dict[str, Any]] = []
-    for number, (batch, dtype, stopping) in enumerate(batches(problems, size, seed)):
+    for number, (batch, dtype, stopping) in enumerate(batches(problems, size, seed, max_steps)):
         for method in methods:
             splitting = method.build(batch, dtype)
             for solver in solvers(stopping):
