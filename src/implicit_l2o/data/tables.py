@@ -164,7 +164,8 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
         file = np.load(stream, allow_pickle=False)
         if not isinstance(file, np.lib.npyio.NpzFile):
             raise _Refused("not an archive of arrays; write it by numpy.savez.")
-        check_claim(path, sum(part.file_size for part in file.zip.infolist()))
+        archive: Any = file.zip
+        check_claim(path, sum(part.file_size for part in archive.infolist()))
         arrays = {}
         for name in file.files:
             try:
@@ -249,7 +250,7 @@ def _read_hdf5(path: Path) -> dict[str, np.ndarray]:
     def visit(name: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset) and item.shape is not None:
             nonlocal claimed
-            claimed += item.dtype.itemsize * max(item.size, math.prod(item.chunks or ()))
+            claimed += item.dtype.itemsize * max(int(item.size or 0), math.prod(item.chunks or ()))
             check_claim(path, claimed)
             # Text of any length lies in heaps, and HDF5's library loops for ever in a damaged one.
             text = item.dtype.hasobject
