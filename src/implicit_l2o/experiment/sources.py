@@ -9,6 +9,7 @@ import yaml
 
 from implicit_l2o.experiment.errors import ConfigurationError, one_line
 
+_MOST = 100_000  # values of a configuration
 NODE = ("class_path", "init_args", "dict_kwargs")  # the keys of a class in a configuration
 
 
@@ -33,7 +34,25 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         kind = {list: "a list", str: "a text"}.get(type(content), f"a {type(content).__name__}")
         raise ConfigurationError(f"{path} must hold keys and values, such as `model: ...`; it holds {kind}.")
+    if _written_out(content) > _MOST:
+        raise ConfigurationError(
+            f"{path} has an alias (*name) inside what it stands for, or more than {_MOST} values when they are written out."
+        )
     return content
+
+
+def _written_out(value: Any, above: frozenset[int] = frozenset()) -> int:
+    """How many values there are without aliases, counted until there are too many; an alias inside itself is too many."""
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) in above:
+        return _MOST + 1
+    total = 1
+    for item in value.values() if isinstance(value, dict) else value:
+        total += _written_out(item, above | {id(value)})
+        if total > _MOST:
+            break
+    return total
 
 
 def _what(error: yaml.YAMLError) -> str:
