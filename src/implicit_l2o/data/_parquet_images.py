@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from implicit_l2o.data._files import atomic, cache_folder
+from implicit_l2o.data._files import atomic, cache_folder, check_claim, naming
 from implicit_l2o.data._hub import download
 
 SPLITS = ("train", "test")
 CLASSES = 10
+_FORMATS = ("PNG", "JPEG")  # the hub's; Pillow would try some forty others
 
 
 @dataclass(frozen=True)
@@ -124,11 +125,17 @@ def _read_table(path: Path, source: ImageSource) -> Any:
     import pyarrow
     import pyarrow.parquet
 
-    try:
-        table = pyarrow.parquet.read_table(path)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise ValueError(f"{path} is not a readable parquet file ({error}); fetch it again.") from error
-    columns = {field.name: field.type for field in table.schema}
+    with naming(path, " is not a readable parquet file", "; fetch it again"), pyarrow.parquet.ParquetFile(path) as file:
+        _check_layout(path, {field.name: field.type for field in file.schema_arrow}, source)
+        check_claim(path, file.metadata.num_rows * source.record.itemsize)
+        if file.metadata.num_rows == 0:
+            raise ValueError(f"{path} has no rows.")
+        return file.read(columns=[source.column, "label"])
+
+
+def _check_layout(path: Path, columns: dict[str, Any], source: ImageSource) -> None:
+    import pyarrow
+
     if not {source.column, "label"} <= set(columns):
         raise ValueError(f"{path} needs the columns '{source.column}' and 'label'; it has {sorted(columns)}.")
     image_type = columns[source.column]
@@ -139,9 +146,6 @@ def _read_table(path: Path, source: ImageSource) -> Any:
         )
     if not pyarrow.types.is_integer(columns["label"]):
         raise ValueError(f"{path}: column 'label' must be integers; it is {columns['label']}.")
-    if table.num_rows == 0:
-        raise ValueError(f"{path} has no rows.")
-    return table
 
 
 def _rows(table: Any, column: str) -> Iterator[tuple[bytes | None, int | None]]:
@@ -155,14 +159,16 @@ def _rows(table: Any, column: str) -> Iterator[tuple[bytes | None, int | None]]:
 def _decode_image(data: bytes | None, source: ImageSource, where: str) -> np.ndarray:
     from PIL import Image
 
-    try:
-        with Image.open(io.BytesIO(data or b"")) as image:
-            mode, size = image.mode, image.size
-            pixels = np.asarray(image)
-    except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for a broken PNG chunk
-        raise ValueError(f"{where}: the bytes are not an image ({error}).") from error
     wanted, kind = ("L", "grey") if source.colours == 1 else ("RGB", "colour")
-    if (mode, size) != (wanted, (source.side, source.side)):
+    try:
+        with Image.open(io.BytesIO(data or b""), formats=_FORMATS) as image:
+            mode, size = image.mode, image.size
+            fits = (mode, size) == (wanted, (source.side, source.side))  # before the pixels are made room for
+            pixels = np.asarray(image) if fits else None
+    except Exception as error:  # whatever broken bytes provoke in Pillow
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{where}: the bytes are not an image ({reason}).") from error
+    if pixels is None:
         raise ValueError(
             f"{where}: expected a {kind} (mode {wanted}) image of {source.side}x{source.side} pixels; got mode {mode}, "
             f"{size[0]}x{size[1]}."

@@ -23,6 +23,7 @@ _COLUMNS = (
     "toll",
     "link_type",
 )
+_IDLE = 10_000  # nodes that no link need touch; a header that claims many more would fill the memory
 _MAY_BE_NEGATIVE = ("length", "speed", "link_type")  # not used, or by a factor whose product is checked
 
 
@@ -135,6 +136,10 @@ def read_links(path: Path, *, renumber: bool) -> Links:
     links = file.count(found, "NUMBER OF LINKS")
     if len(rows) != links:
         raise file.error(len(file.lines), f"the file has {len(rows)} links; '<NUMBER OF LINKS>' says {links}.")
+    for key, value in (("NUMBER OF NODES", nodes), ("NUMBER OF ZONES", zones)):
+        most = 2 * links + (_IDLE if key == "NUMBER OF NODES" else _IDLE // 10)
+        if value > most:
+            raise file.error(found[key][0], f"got {value}; expected at most {most} where there are {links} links.")
     used = np.array(ends).reshape(-1, 2)
     place = _numbers(file, used, zones, nodes)
     tail, head = (np.array([place[int(node)] for node in column], dtype=np.int64) for column in used.T)

@@ -5,6 +5,7 @@ reconstruction", Scientific Data 8 (2021), https://zenodo.org/records/3384092. T
 1000 angles, and those of fewer angles are simulated by the application.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from implicit_l2o.data._files import naming
 from implicit_l2o.data._resize import area_resize
 
 Part: TypeAlias = Literal["train", "validation", "test"]
@@ -113,12 +115,9 @@ class LodopabSlices:
         path = self._path(file)
         if path is None:
             raise FileNotFoundError(f"LoDoPaB-CT: {self._name(file)} was in {self.folder} and is there no more.")
-        try:
-            with h5py.File(path, "r") as archive:
-                self._check_layout(archive, path, file)
-                slices = archive["data"][rows]  # HDF5 wants ascending indices, each once
-        except OSError as error:
-            raise ValueError(f"{path} is damaged or truncated ({error}); fetch it again.") from error
+        with naming(path, " is damaged or truncated", "; fetch it again"), h5py.File(path, "r") as archive:
+            self._check_layout(archive, path, file)
+            slices = archive["data"][rows]  # HDF5 wants ascending indices, each once
         if not np.isfinite(slices).all() or slices.min() < 0 or slices.max() > 1:
             raise ValueError(
                 f"{path}: ground truth lies in [0, 1]; got values from {slices.min():.6g} to {slices.max():.6g}."
@@ -137,6 +136,8 @@ class LodopabSlices:
                 f"{path}: 'data' must be floating point of shape (slices, {SIDE}, {SIDE}); it is {data.dtype} of shape "
                 f"{data.shape}."
             )
+        if data.chunks is not None and math.prod(data.chunks) > PER_FILE * SIDE**2:  # one is read as a whole
+            raise ValueError(f"{path}: 'data' is stored in parts of {data.chunks}, more than a file has.")
         # Files of fewer slices are legal where those of `count` are in them, so that a cut of the data can be kept.
         held = min(held, len(self) - file * PER_FILE)
         if not held <= data.shape[0] <= PER_FILE:

@@ -5,7 +5,7 @@ orientation in which radiologists look at a slice: rows run from front to back, 
 """
 
 import math
-import zlib
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from implicit_l2o.data._files import check_claim, naming
 from implicit_l2o.data._resize import area_resize
 from implicit_l2o.data.lodopab import MU_MAX
 from implicit_l2o.physics import WATER, UnitRange, from_hounsfield
@@ -133,7 +134,8 @@ def read_dicom(path: str | Path) -> Slices:
                     f"{files[0].name} {getattr(first, name)}."
                 )
     found.sort(key=lambda image: image.height)
-    return Slices(torch.from_numpy(np.stack([image.hounsfield for image in found])), first.spacing)
+    with naming(path, " holds no CT slices"):
+        return Slices(torch.from_numpy(np.stack([image.hounsfield for image in found])), first.spacing)
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,25 +151,27 @@ class _Image:
 def _read_dicom(file: Path) -> _Image:
     try:
         from pydicom import dcmread  # pyright: ignore[reportMissingImports]
-        from pydicom.errors import InvalidDicomError  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             "DICOM files need pydicom: pip install 'implicit_l2o[ct]'.", name="pydicom"
         ) from error
-    try:
-        dataset: Any = dcmread(file)
-    except (InvalidDicomError, EOFError, OSError) as error:
-        raise ValueError(f"{file} is no readable DICOM file ({error}).") from error
+    with warnings.catch_warnings():  # a damaged file has one for every value that the standard does not permit
+        warnings.simplefilter("ignore")
+        with naming(file, " is no readable DICOM file"):
+            return _image(dcmread(file), file)
+
+
+def _image(dataset: Any, file: Path) -> _Image:
+    """What is needed of a CT slice."""
     needed = ("Modality", "PixelData", "Rows", "Columns", "RescaleSlope", "RescaleIntercept", "PixelSpacing")
     absent = [name for name in needed if name not in dataset]
     if absent:
         raise ValueError(f"{file}: a CT slice has {', '.join(needed)}; this file lacks {', '.join(absent)}.")
     if dataset.Modality != "CT":
         raise ValueError(f"{file}: Hounsfield units are of CT; its modality is {dataset.Modality}.")
-    try:  # the kinds of errors that pydicom's decoders raise for damaged pixels and for compressions they do not know
+    check_claim(file, int(dataset.Rows) * int(dataset.Columns) * int(dataset.get("NumberOfFrames") or 1) * 2)
+    with naming(file, ": its pixels cannot be read"):
         stored = np.asarray(dataset.pixel_array)
-    except (ValueError, AttributeError, NotImplementedError, RuntimeError) as error:
-        raise ValueError(f"{file}: its pixels cannot be read ({error}).") from error
     if stored.ndim != 2:
         raise ValueError(f"{file}: one grey slice is read from a file; it holds an array of shape {stored.shape}.")
     orientation = tuple(
@@ -175,7 +179,8 @@ def _read_dicom(file: Path) -> _Image:
     )
     if orientation != (1, 0, 0, 0, 1, 0):
         raise ValueError(f"{file}: the slice must be axial and upright; its orientation is {orientation}.")
-    hounsfield = stored.astype(np.float32) * float(dataset.RescaleSlope) + float(dataset.RescaleIntercept)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused
+        hounsfield = stored.astype(np.float32) * float(dataset.RescaleSlope) + float(dataset.RescaleIntercept)
     if "PixelPaddingValue" in dataset:  # outside the scanner's field of view nothing was measured
         hounsfield[stored == dataset.PixelPaddingValue] = _AIR_HOUNSFIELD
     position = dataset.get("ImagePositionPatient")
@@ -215,32 +220,27 @@ def read_nifti(path: str | Path, *, slices: Sequence[int] | None = None) -> Slic
         raise FileNotFoundError(f"NIfTI: there is no file {path}.")
     try:
         import nibabel  # pyright: ignore[reportMissingImports]
-        from nibabel.filebasedimages import ImageFileError  # pyright: ignore[reportMissingImports]
-        from nibabel.spatialimages import HeaderDataError  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             "NIfTI files need nibabel: pip install 'implicit_l2o[ct]'.", name="nibabel"
         ) from error
-    # What nibabel raises for a broken file depends on where it breaks.
-    broken = (ImageFileError, HeaderDataError, EOFError, OSError)
-    try:
+    with naming(path, " is damaged, truncated or no NIfTI file"):
         image: Any = nibabel.load(path)
-    except broken as error:
-        raise ValueError(f"{path} is damaged, truncated or no NIfTI file ({error}).") from error
-    if len(image.shape) != 3:
-        raise ValueError(f"{path}: a volume has 3 dimensions; it has the shape {image.shape}.")
-    axes = _Axes.of(nibabel.io_orientation(image.affine))
+        if len(image.shape) != 3:
+            raise ValueError(f"{path}: a volume has 3 dimensions; it has the shape {image.shape}.")
+        check_claim(path, math.prod(image.shape) * image.get_data_dtype().itemsize)
+        if not np.isfinite(image.affine).all():
+            raise ValueError(f"{path}: where its axes point to is not finite.")
+        axes = _Axes.of(nibabel.io_orientation(image.affine))
     depth = image.shape[axes.head]
     at = list(range(depth)) if slices is None else list(slices)
     outside = [index for index in at if not 0 <= index < depth]
     if outside:
         raise IndexError(f"{path} has the slices 0 to {depth - 1}; got index {outside[0]}.")
-    try:
+    with naming(path, " is damaged or truncated"), np.errstate(over="ignore", invalid="ignore"):
         seen = np.stack([axes.slice(image.dataobj, index, depth) for index in at])
-    except (*broken, ValueError, zlib.error) as error:
-        raise ValueError(f"{path} is damaged or truncated ({error}).") from error
-    lengths = image.header.get_zooms()
-    return Slices(torch.from_numpy(seen), (float(lengths[axes.front]), float(lengths[axes.right])))
+        lengths = image.header.get_zooms()
+        return Slices(torch.from_numpy(seen), (float(lengths[axes.front]), float(lengths[axes.right])))
 
 
 @dataclass(frozen=True)

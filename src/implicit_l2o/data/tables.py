@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
+from implicit_l2o.data._files import check_claim
+
 DEFAULTS = ("d", "inputs", "x", "images", "features")  # what the inputs are called where no name is given
 _NUMBERS = "biuf"  # kinds of NumPy's dtypes
 
@@ -19,7 +21,8 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
     A column of numbers is `(N,)`, one of lists of equal length `(N, k)`, and so on for lists of lists; a missing number is
     NaN. Where a table has several columns of numbers, they are there together, too, as `"features"` `(N, C)`. Text
-    and the like are objects; `read_inputs` refuses them. Groups of an HDF5 file show in the names, `group/array`.
+    and the like are objects (None each in an HDF5 file, whose text is not read); `read_inputs` refuses them. Groups of an
+    HDF5 file show in the names, `group/array`.
 
     Args:
         path: `.npz` (without pickled objects), `.parquet`, `.h5`, `.hdf5`, or `.csv` whose first line names the columns.
@@ -51,9 +54,11 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         return reader(path)
     except (_Refused, ModuleNotFoundError) as error:
         raise type(error)(f"{path}: {error}") from error.__cause__
-    except MemoryError:
-        raise
+    except MemoryError as error:
+        raise ValueError(f"{path}: it holds more than fits into the memory.") from error
     except Exception as error:  # whatever a broken file provokes in three packages
+        if isinstance(error, ValueError) and str(error).startswith(str(path)):
+            raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"{path}: not a readable {path.suffix} file ({reason}).") from error
 
@@ -159,6 +164,8 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
         file = np.load(stream, allow_pickle=False)
         if not isinstance(file, np.lib.npyio.NpzFile):
             raise _Refused("not an archive of arrays; write it by numpy.savez.")
+        archive: Any = file.zip
+        check_claim(path, sum(part.file_size for part in archive.infolist()))
         arrays = {}
         for name in file.files:
             try:
@@ -176,6 +183,7 @@ def _read_parquet(path: Path) -> dict[str, np.ndarray]:
 
     # By `read_table` a folder named `key=value` above the file would become a column.
     with parquet.ParquetFile(path) as file:
+        check_claim(path, 8 * file.metadata.num_rows * file.metadata.num_columns)
         table = file.read()
     return _with_features({name: _dense(table.column(name).combine_chunks(), name) for name in table.column_names})
 
@@ -211,7 +219,7 @@ def _read_csv(path: Path) -> dict[str, np.ndarray]:
     _need("pandas", "train")
     import pandas as pd
 
-    table = pd.read_csv(path)
+    table = pd.read_csv(path, low_memory=False)  # else what a column is may differ from part to part, with a warning
     if len(table.columns) and all(_is_number(str(name)) for name in table.columns):
         raise _Refused("the first line must name the columns; it holds numbers.")
     return _with_features({str(name): table[name].to_numpy() for name in table.columns})
@@ -237,10 +245,16 @@ def _read_hdf5(path: Path) -> dict[str, np.ndarray]:
     import h5py
 
     arrays: dict[str, np.ndarray] = {}
+    claimed = 0
 
     def visit(name: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset) and item.shape is not None:
-            arrays[name] = np.asarray(item[()])
+            nonlocal claimed
+            claimed += item.dtype.itemsize * max(int(item.size or 0), math.prod(item.chunks or ()))
+            check_claim(path, claimed)
+            # Text of any length lies in heaps, and HDF5's library loops for ever in a damaged one.
+            text = item.dtype.hasobject
+            arrays[name] = np.empty(item.shape, object) if text else np.asarray(item[()])
 
     with h5py.File(path, "r") as file:
         file.visititems(visit)

@@ -136,22 +136,28 @@ def read_network(
     demand = np.zeros((links.zones, links.zones))
     if trips is not None:
         demand = _tntp.read_trips(Path(trips), links.zones, check_total=check_total)
+    coordinates = None if node is None else _tntp.read_nodes(Path(node), links.place)
     rows = links.rows
-    return TrafficNetwork(
-        name=net.name.removesuffix(".tntp").removesuffix("_net") if name is None else name,
-        nodes=links.nodes,
-        zones=links.zones,
-        first_thru=links.first_thru,
-        tail=links.tail,
-        head=links.head,
-        capacity=rows[:, 0],
-        free_flow_time=rows[:, 2],
-        b=rows[:, 3],
-        power=rows[:, 4],
-        fixed_cost=toll_factor * rows[:, 6] + distance_factor * rows[:, 1],
-        trips=demand,
-        coordinates=None if node is None else _tntp.read_nodes(Path(node), links.place),
-    )
+    with np.errstate(over="ignore"):  # an infinite cost is refused
+        cost = toll_factor * rows[:, 6] + distance_factor * rows[:, 1]
+    try:
+        return TrafficNetwork(
+            name=net.name.removesuffix(".tntp").removesuffix("_net") if name is None else name,
+            nodes=links.nodes,
+            zones=links.zones,
+            first_thru=links.first_thru,
+            tail=links.tail,
+            head=links.head,
+            capacity=rows[:, 0],
+            free_flow_time=rows[:, 2],
+            b=rows[:, 3],
+            power=rows[:, 4],
+            fixed_cost=cost,
+            trips=demand,
+            coordinates=coordinates,
+        )
+    except ValueError as error:  # what no line shows alone, such as a cost by the factors
+        raise TntpError(f"{net}: {error}") from error
 
 
 def read_flow(path: str | Path, network: TrafficNetwork) -> tuple[Float[np.ndarray, " E"], Float[np.ndarray, " E"]]:

@@ -9,6 +9,7 @@ import yaml
 
 from implicit_l2o.experiment.errors import ConfigurationError, one_line
 
+_MOST = 100_000  # values of a configuration
 NODE = ("class_path", "init_args", "dict_kwargs")  # the keys of a class in a configuration
 
 
@@ -26,12 +27,32 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigurationError(f"{path} is no text in UTF-8, hence no YAML.") from error
     except yaml.YAMLError as error:
         raise ConfigurationError(f"{path} is no YAML: {_what(error)}") from error
+    except Exception as error:  # such as a date that does not exist, or brackets a thousand deep
+        raise ConfigurationError(f"{path} is no YAML: {one_line(error)}") from error
     if content is None:
         raise ConfigurationError(f"{path} is empty; a configuration has at least the keys model and data.")
     if not isinstance(content, dict):
         kind = {list: "a list", str: "a text"}.get(type(content), f"a {type(content).__name__}")
         raise ConfigurationError(f"{path} must hold keys and values, such as `model: ...`; it holds {kind}.")
+    if _written_out(content) > _MOST:
+        raise ConfigurationError(
+            f"{path} has an alias (*name) inside what it stands for, or more than {_MOST} values when they are written out."
+        )
     return content
+
+
+def _written_out(value: Any, above: frozenset[int] = frozenset()) -> int:
+    """How many values there are without aliases, counted until there are too many; an alias inside itself is too many."""
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) in above:
+        return _MOST + 1
+    total = 1
+    for item in value.values() if isinstance(value, dict) else value:
+        total += _written_out(item, above | {id(value)})
+        if total > _MOST:
+            break
+    return total
 
 
 def _what(error: yaml.YAMLError) -> str:
@@ -83,7 +104,7 @@ def options(arguments: Sequence[str]) -> Iterator[tuple[str, Any]]:
 def _value(text: str) -> Any:
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError:
+    except Exception:  # no YAML, or a date that does not exist; the parser says what it is to be
         return text
 
 

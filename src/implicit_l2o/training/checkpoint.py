@@ -148,7 +148,11 @@ def _read(path: Path, map_location: Any, require: Sequence[str]) -> dict[str, An
     try:
         # torch.load does not compare the checksums that torch.save writes.
         with zipfile.ZipFile(path) as archive:
+            if _unpacks(archive, path.stat().st_size):
+                raise CheckpointError(f"{path} is no checkpoint: it is packed, or its parts overlap.")
             damaged = archive.testzip()
+    except CheckpointError:
+        raise
     except Exception as error:  # whatever a damaged directory of the archive leads to
         raise CheckpointError(f"{path} is truncated or damaged.") from error
     if damaged is not None:
@@ -167,6 +171,14 @@ def _read(path: Path, map_location: Any, require: Sequence[str]) -> dict[str, An
     if missing := [key for key in require if key not in content]:
         raise CheckpointError(f"{path} is not a checkpoint of a training: it has no {', '.join(missing)}.")
     return content
+
+
+def _unpacks(archive: zipfile.ZipFile, size: int) -> bool:
+    """Whether an archive holds more than its size: torch.save packs nothing, so nobody's memory need be filled."""
+    parts = archive.infolist()
+    return (
+        any(part.compress_type != zipfile.ZIP_STORED for part in parts) or sum(part.file_size for part in parts) > size
+    )
 
 
 def _alternatives(path: Path, require: Sequence[str]) -> str:
