@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+
+from fuzz.harness import Target, Unsound
 from implicit_l2o.applications.shortest_path.served import ServedPaths
 from implicit_l2o.serving import Layer
 from implicit_l2o.serving.errors import InputError
 from implicit_l2o.serving.http.parse import parse
-
-from fuzz.harness import Target, Unsound
 
 _MOST = 4
 _LAYER = Layer(ServedPaths(side=2, features=2), example=torch.zeros(1, 2))
