@@ -26,7 +26,7 @@ from implicit_l2o.interop.cvxpy.solve import Forward, ForwardSolver, Solved
 from implicit_l2o.interop.cvxpy.splitting import ConicSplitting
 from implicit_l2o.interop.cvxpy.values import check_values
 
-_SOLVERS = ("auto", "splitting", "clarabel")
+_SOLVERS = ("auto", "batched", "splitting", "clarabel")
 _OF_CVXPYLAYERS = ("DIFFCP", "SCS", "ECOS", "MOREAU")
 
 
@@ -208,13 +208,14 @@ class CvxpyLayer(nn.Module):
         object.__setattr__(solution, "variables", tuple(v[0] for v in found) if batch is None else found)
         return solution
 
-    def _rule(self, programs: ConePrograms, points: Points, kkt: KKT | None, lost: np.ndarray) -> AbstractRule:
+    def _rule(self, programs: ConePrograms, points: Points, kkt: Any, lost: np.ndarray) -> AbstractRule:
         good = np.flatnonzero(~lost)
         own, w, x = programs, points.w, points.x
         if len(good) < len(programs):
             own, w, x = programs.take(good), w[good], x[good]
         if self.backward == il2o.Implicit():
-            return ExactRule(own, w, kkt)
+            # Batched factors are those of the whole batch.
+            return ExactRule(own, w, kkt if len(own) == len(programs) or isinstance(kkt, KKT) else None)
         splitting = self.splitting(own)
         return SplittingRule(splitting, splitting.lift(torch.as_tensor(x), torch.as_tensor(w)), self.backward)
 
