@@ -19,8 +19,8 @@ from implicit_l2o.interop.cvxpy.program import ConePrograms
 
 _LARGE = 1e20  # in E, for an idle inequality
 _DELTA = 1e-8  # what I - D is enlarged by
-_ROUGH = 1e-6  # tolerance of the interior-point method on quadratic programs, whose answers are polished ...
-_CLOSE = 1e-8  # ... and where active sets show later, or a step of the polish costs more than one of that method
+_ROUGH = 1e-8  # tolerance of the interior-point method on quadratic programs, whose answers are polished ...
+_CLOSE = 1e-10  # ... and where active sets show later, or a step of the polish costs more than one of that method
 _STEPS = 60
 _REFINEMENTS = 5
 _ENOUGH = 1e-12
@@ -31,7 +31,7 @@ def interior_points(pattern: Pattern, programs: ConePrograms) -> Points:
     q, b = to_chunks(programs.q), to_chunks(programs.b)
     x, s, z = np.empty_like(q), np.empty_like(b), np.empty_like(b)
     taken = np.zeros((len(q), q.shape[2]), int)
-    tolerance = _CLOSE if programs.P is None or programs.cones.exponential else _ROUGH
+    tolerance = _CLOSE if programs.P is None else _ROUGH
     kernels.iterate_all(
         pattern.structure, pattern.values(programs), q, b, tolerance, _STEPS, pattern.shift, x, s, z, taken
     )

@@ -2,7 +2,7 @@
 
 Predictor and corrector for zero and nonnegative cones; exponential cones are scaled by the Hessian of the dual barrier.
 Source: S. Mehrotra, On the implementation of a primal-dual interior point method, SIAM J. Optim. 2 (1992); L. Vandenberghe,
-The CVXOPT linear and quadratic cone program solvers (2010); S. A. Serrano, Algorithms for unsymmetric cone optimization (2015).
+The CVXOPT linear and quadratic cone program solvers (2010); A. Serrano, Algorithms for unsymmetric cone optimization (2015).
 """
 
 from typing import NamedTuple

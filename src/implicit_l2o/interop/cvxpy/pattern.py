@@ -18,7 +18,8 @@ from implicit_l2o.interop.cvxpy.canonical import Canonical
 from implicit_l2o.interop.cvxpy.program import ConePrograms
 
 WIDTH = 8  # samples of a chunk, as the kernels have it
-_REGULAR = 1e-9
+_REGULAR = 1e-9  # what is added to the pivots
+_ROOM = 2e9  # bytes
 
 _KNOWN: "weakref.WeakKeyDictionary[Canonical, Pattern | None]" = weakref.WeakKeyDictionary()
 
@@ -95,6 +96,10 @@ class Pattern:
     def fill(self) -> int:
         """Entries of the factor below the diagonal."""
         return len(self.structure.shape[1])
+
+    def fits(self, batch: int) -> bool:
+        """Whether the factors of a batch take less than `_ROOM`."""
+        return self.fill * 8 * (batch + -batch % WIDTH) <= _ROOM
 
     def values(self, programs: ConePrograms) -> Chunks:
         """The entries of P and A, with zeros for E."""

@@ -46,8 +46,9 @@ class Forward:
     """How to solve.
 
     Args:
-        solver: "clarabel", "splitting", or "auto": Clarabel, which was the faster one in almost all rows of
-            `benchmarks.cvxpy_layers`, and splitting from where it ended for samples that it did not solve.
+        solver: "batched", "clarabel", "splitting", or "auto": batched where the cones allow it, which was the fastest one in
+            `benchmarks.cvxpy_layers`, Clarabel for the samples that it did not solve and for other cones, and splitting from
+            where Clarabel ended for those left.
         options: settings of Clarabel by their names.
         workers: threads of Clarabel.
         steps: Newton steps of the polish.
@@ -69,7 +70,7 @@ class Forward:
         if self.solver == "splitting":
             return self._by_splitting(programs, start)
         pattern = pattern_of(programs.canonical) if self.solver in ("auto", "batched") else None
-        if pattern is not None:
+        if pattern is not None and pattern.fits(len(programs)):
             return self._by_chunks(pattern, programs, start)
         solved = self._by_clarabel(programs)
         missed = np.flatnonzero(solved.points.status == il2o.Status.MAX_STEPS)
