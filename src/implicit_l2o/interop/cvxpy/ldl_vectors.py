@@ -8,8 +8,9 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
+from numba.extending import intrinsic as _intrinsic
 
+intrinsic: Any = _intrinsic  # whose functions take one argument less than they declare
 _VECTOR = ir.VectorType(ir.DoubleType(), 8)
 
 
