@@ -308,7 +308,7 @@ def test_a_vertex_is_reported() -> None:
         (solution.variables[0] * draw(3)).sum().backward()
     assert solution.gradient.zero is not None
     assert solution.gradient.zero.all()
-    assert torch.equal(costs.grad, torch.zeros(2, 3, dtype=f64))
+    assert costs.grad.abs().max() < 1e-20
 
 
 def test_a_gradient_that_does_not_exist_is_reported() -> None:
@@ -476,7 +476,7 @@ def test_problems_that_are_none() -> None:
         CvxpyLayer(cp.Problem(cp.Minimize(cp.square(y - a))), [a], [y])
     with pytest.raises(TypeError, match=r"takes a cvxpy.Problem; got int"):
         CvxpyLayer(3, [a], [x])
-    with pytest.raises(ValueError, match="has the solvers auto, splitting, clarabel; got solver='GUROBI'"):
+    with pytest.raises(ValueError, match="has the solvers auto, batched, splitting, clarabel; got solver='GUROBI'"):
         CvxpyLayer(good, [a], [x], solver="GUROBI")
     with pytest.raises(TypeError, match=r"takes Implicit\(\), JFB\(\) or Neumann\(k\)"):
         CvxpyLayer(good, [a], [x], backward=il2o.Unrolled(3))

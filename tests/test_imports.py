@@ -104,7 +104,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "testing": ("testing.*",),
     "testing.*": (*PUBLIC, "testing.*"),
     "interop": ("interop.*",),
-    "interop.*": (*PUBLIC, "interop.*"),
+    "interop.*": (*PUBLIC, "_numba", "interop.*"),
     "data": ("data.*",),
     "data.*": (*PUBLIC, "data.*"),
     "report": ("report.*",),

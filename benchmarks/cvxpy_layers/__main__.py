@@ -1,6 +1,6 @@
 """Twelve standard problems, forward and backward, ours and cvxpylayers with its backends.
 
-    OMP_NUM_THREADS=1 taskset -c 0 python -m benchmarks.cvxpy_layers             # writes results/cvxpy_layers.json
+    OMP_NUM_THREADS=1 python -m benchmarks.cvxpy_layers             # writes results/cvxpy_layers.json
 
 Each problem and size is a process of its own with a limit of time; what it had not measured by then is shown as not run.
 Results are kept row by row, and rows that are there are not run again unless `--again` says so.
@@ -23,11 +23,11 @@ PACKAGES = ("clarabel", "cvxpy", "cvxpylayers", "diffcp", "moreau", "scs", "torc
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[20, 200, 2000])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[20, 200])
     parser.add_argument("--problems", nargs="+", default=list(PROBLEMS), choices=list(PROBLEMS))
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=300.0, help="most wall time of a problem at one size")
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=150.0, help="most wall time of a problem at one size")
     parser.add_argument("--again", action="store_true")
     arguments = parser.parse_args()
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"rows": []}

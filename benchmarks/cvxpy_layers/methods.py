@@ -44,7 +44,6 @@ METHODS: dict[str, Callable[[Standard], Layer]] = {
     "cvxpylayers": cvxpylayers(None, {}),
     "cvxpylayers, Clarabel": cvxpylayers(None, {"solve_method": "Clarabel"}),
     "cvxpylayers, Moreau": cvxpylayers("MOREAU", {}),
-    "ours, splitting": ours("splitting", il2o.Implicit()),
 }
 
 

@@ -147,8 +147,6 @@ def predictive_control(n: int) -> Standard:
 PROBLEMS: dict[str, Callable[[int], Standard]] = {
     "least squares with bounds": bounded_least_squares,
     "lasso": lasso,
-    "huber": huber,
-    "ridge-logistic": ridge_logistic,
     "long-only portfolio": portfolio,
     "portfolio with a risk cone": risk_cone,
     "LP with regulariser": regularised_lp,
@@ -157,4 +155,7 @@ PROBLEMS: dict[str, Callable[[int], Standard]] = {
     "entropic transport": entropic_transport,
     "nearest correlation matrix": nearest_correlation,
     "predictive control": predictive_control,
+    # The longest ones.
+    "ridge-logistic": ridge_logistic,
+    "huber": huber,
 }

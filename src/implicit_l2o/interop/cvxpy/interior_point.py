@@ -101,6 +101,12 @@ def _translated(options: dict[str, Any]) -> dict[str, Any]:
     return out
 
 
+def check_options(options: dict[str, Any]) -> None:
+    """Raise what Clarabel's settings would, where it may not be asked."""
+    if options:
+        _settings(options)
+
+
 def _settings(options: dict[str, Any]) -> Any:
     settings = _clarabel().DefaultSettings()
     settings.verbose = False

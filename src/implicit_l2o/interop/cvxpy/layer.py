@@ -13,11 +13,13 @@ import torch
 from torch import Tensor, nn
 
 import implicit_l2o as il2o
+from implicit_l2o._numba import require_numba
 from implicit_l2o.interop.cvxpy.affine import parameter_vector, variable_value
 from implicit_l2o.interop.cvxpy.canonical import canonicalise, require_cvxpy
 from implicit_l2o.interop.cvxpy.certificates import certificates_of
 from implicit_l2o.interop.cvxpy.interior_point import Points
 from implicit_l2o.interop.cvxpy.kkt import KKT
+from implicit_l2o.interop.cvxpy.pattern import takes
 from implicit_l2o.interop.cvxpy.polish import project
 from implicit_l2o.interop.cvxpy.program import ConePrograms
 from implicit_l2o.interop.cvxpy.rules import AbstractRule, Differentiated, ExactRule, SplittingRule, ZeroWatch
@@ -26,7 +28,7 @@ from implicit_l2o.interop.cvxpy.solve import Forward, ForwardSolver, Solved
 from implicit_l2o.interop.cvxpy.splitting import ConicSplitting
 from implicit_l2o.interop.cvxpy.values import check_values
 
-_SOLVERS = ("auto", "splitting", "clarabel")
+_SOLVERS = ("auto", "batched", "splitting", "clarabel")
 _OF_CVXPYLAYERS = ("DIFFCP", "SCS", "ECOS", "MOREAU")
 
 
@@ -48,8 +50,10 @@ class CvxpyLayer(nn.Module):
         variables: those whose values are wanted: of the problem, or dual variables of its constraints.
         backward: `Implicit()`, `JFB()` or `Neumann(k)`; `Implicit(solver)` with a solver of one's own iterates on the
             splitting map instead of factoring.
-        solver: "splitting" or "clarabel" for the forward pass, or "auto"; the names of cvxpylayers' solvers are taken for
-            "auto", but for "CLARABEL" ("DIFFCP", "SCS", "ECOS", "MOREAU"): the polished answer is the same.
+        solver: of the forward pass: "batched" (an interior-point method on eight samples at a time, for linear, quadratic
+            and exponential-cone programs; needs numba), "clarabel", "splitting", or "auto": "batched" where that is possible
+            and Clarabel otherwise. The names of cvxpylayers' solvers are taken for "auto", but for "CLARABEL" ("DIFFCP",
+            "SCS", "ECOS", "MOREAU"): the polished answer is the same.
         gp: whether it is a (log-log convex) geometric program.
         solver_args: settings of Clarabel by their names, as `{"max_iter": 100}`; the common ones of SCS, ECOS and diffcp are
             translated (`eps`, `max_iters`) or have no effect (`acceleration_lookback`, `mode`, ...).
@@ -113,6 +117,13 @@ class CvxpyLayer(nn.Module):
         self.forward_solver = Forward(
             solver=_solver(solver), options=dict(solver_args or {}), workers=workers, steps=polish, tolerance=tolerance
         )
+        if self.forward_solver.solver == "batched":
+            require_numba('CvxpyLayer(solver="batched")')
+            if not takes(self.canonical):
+                raise ValueError(
+                    'CvxpyLayer: the solver "batched" takes zero, nonnegative and exponential cones; got '
+                    f"{self.canonical.cones}."
+                )
         self._watch = ZeroWatch()
         self._last: tuple[ConePrograms, Points] | None = None
         self._splitting: tuple[ConePrograms, ConicSplitting] | None = None
@@ -208,13 +219,14 @@ class CvxpyLayer(nn.Module):
         object.__setattr__(solution, "variables", tuple(v[0] for v in found) if batch is None else found)
         return solution
 
-    def _rule(self, programs: ConePrograms, points: Points, kkt: KKT | None, lost: np.ndarray) -> AbstractRule:
+    def _rule(self, programs: ConePrograms, points: Points, kkt: Any, lost: np.ndarray) -> AbstractRule:
         good = np.flatnonzero(~lost)
         own, w, x = programs, points.w, points.x
         if len(good) < len(programs):
             own, w, x = programs.take(good), w[good], x[good]
         if self.backward == il2o.Implicit():
-            return ExactRule(own, w, kkt)
+            # Batched factors are those of the whole batch.
+            return ExactRule(own, w, kkt if len(own) == len(programs) or isinstance(kkt, KKT) else None)
         splitting = self.splitting(own)
         return SplittingRule(splitting, splitting.lift(torch.as_tensor(x), torch.as_tensor(w)), self.backward)
 

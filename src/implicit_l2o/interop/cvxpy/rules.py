@@ -8,7 +8,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,7 +21,11 @@ from implicit_l2o.interop.cvxpy.program import ConePrograms
 from implicit_l2o.interop.cvxpy.solution import GradientReport, ZeroGradientWarning
 from implicit_l2o.interop.cvxpy.splitting import ConicSplitting
 
+if TYPE_CHECKING:  # it compiles, and needs numba
+    from implicit_l2o.interop.cvxpy.chunked import Chunked
+
 _SOLVED = 1e-6  # residual of the adjoint equations relative to the cotangent
+_ENOUGH = 1e-9  # that of the batched factors, below which they stand
 _ZERO = 1e-10  # of a gradient relative to the cotangent
 
 
@@ -41,13 +45,20 @@ class ExactRule(AbstractRule):
 
     programs: ConePrograms
     w: Float[np.ndarray, "B m"]
-    kkt: KKT | None
+    kkt: "KKT | Chunked | None"
 
     def __call__(self, of_x: np.ndarray, of_y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Solve the transposed equations."""
-        kkt = KKT.at(self.programs, self.w, self.kkt)
         of_w = derivative(self.programs.cones, self.w)(of_y) - of_y if of_y.any() else np.zeros_like(of_y)
-        return kkt.solve(of_x, of_w, transposed=True)
+        if self.kkt is None or isinstance(self.kkt, KKT):
+            return KKT.at(self.programs, self.w, self.kkt).solve(of_x, of_w, transposed=True)
+        kkt = self.kkt
+        a, c, residual = kkt.at(kkt.pattern, self.programs, self.w, kkt).solve(of_x, of_w, transposed=True)
+        open_ = np.flatnonzero(~(residual <= _ENOUGH))
+        if len(open_):  # at a degenerate vertex, where that takes least squares
+            one_by_one = KKT.at(self.programs.take(open_), self.w[open_])
+            a[open_], c[open_], residual[open_] = one_by_one.solve(of_x[open_], of_w[open_], transposed=True)
+        return a, c, residual
 
 
 @dataclass(frozen=True, eq=False)

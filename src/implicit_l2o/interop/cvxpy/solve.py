@@ -1,21 +1,26 @@
 """Forward solves of a batch of cone programs to full accuracy: a solver, then Newton steps on the optimality conditions."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import torch
 from jaxtyping import Float
 
 import implicit_l2o as il2o
-from implicit_l2o.interop.cvxpy.interior_point import Points, solve_by_clarabel
+from implicit_l2o.interop.cvxpy.interior_point import Points, check_options, solve_by_clarabel
 from implicit_l2o.interop.cvxpy.kkt import KKT
+from implicit_l2o.interop.cvxpy.pattern import Pattern, pattern_of
 from implicit_l2o.interop.cvxpy.polish import polish, project
 from implicit_l2o.interop.cvxpy.program import ConePrograms
 from implicit_l2o.interop.cvxpy.splitting import ConicSplitting
 
-ForwardSolver: TypeAlias = Literal["auto", "splitting", "clarabel"]
+if TYPE_CHECKING:  # it compiles, and needs numba
+    from implicit_l2o.interop.cvxpy.chunked import Chunked
 
+ForwardSolver: TypeAlias = Literal["auto", "batched", "splitting", "clarabel"]
+
+_ACCEPTED = 1e-11  # relative residual up to which an answer of the batched method stands
 _GOAL = 1e-13  # relative residual at which a polish has nothing left to do
 _ROUNDS = 6  # of splitting and polish; the weights are balanced in between
 _FIRST = 1e-3  # tolerance of the first round of splitting; each one is ten times stricter
@@ -33,7 +38,7 @@ class Solved:
 
     points: Points
     residual: Float[np.ndarray, " B"]
-    kkt: KKT | None
+    kkt: "KKT | Chunked | None"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -41,8 +46,9 @@ class Forward:
     """How to solve.
 
     Args:
-        solver: "clarabel", "splitting", or "auto": Clarabel, which was the faster one in almost all rows of
-            `benchmarks.cvxpy_layers`, and splitting from where it ended for samples that it did not solve.
+        solver: "batched", "clarabel", "splitting", or "auto": batched where the cones allow it, which was the fastest one in
+            `benchmarks.cvxpy_layers`, Clarabel for the samples that it did not solve and for other cones, and splitting from
+            where Clarabel ended for those left.
         options: settings of Clarabel by their names.
         workers: threads of Clarabel.
         steps: Newton steps of the polish.
@@ -63,11 +69,48 @@ class Forward:
         """Solve, all numbers being finite."""
         if self.solver == "splitting":
             return self._by_splitting(programs, start)
+        pattern = pattern_of(programs.canonical) if self.solver in ("auto", "batched") else None
+        if pattern is not None and pattern.fits(len(programs)):
+            return self._by_chunks(pattern, programs, start)
         solved = self._by_clarabel(programs)
         missed = np.flatnonzero(solved.points.status == il2o.Status.MAX_STEPS)
         if self.solver == "clarabel" or not len(missed):
             return solved
         return _merge(solved, missed, self._by_splitting(programs.take(missed), solved.points.take(missed)))
+
+    def _by_chunks(self, pattern: Pattern, programs: ConePrograms, start: Points | None) -> Solved:
+        """Eight samples at a time; those that are not solved to the goal of the polish go to Clarabel."""
+        from implicit_l2o.interop.cvxpy import chunked  # which compiles
+
+        check_options(self.options)
+        points = chunked.interior_points(pattern, programs)
+        x, w = (np.where(np.isfinite(part), part, 0.0) for part in (points.x, points.w))
+        goal = _GOAL * sizes(programs, Points(x, w, points.status, points.steps))
+        x, w, found, kkt = chunked.polish(pattern, programs, x, w, steps=self.steps, goal=goal)
+        residual = found / goal * _GOAL
+        # Relative to a point that runs away, as those of infeasible problems do, every residual is small.
+        data = 1.0 + np.sqrt(np.square(programs.q).sum(1) + np.square(programs.b).sum(1))
+        ended = points.status == int(il2o.Status.CONVERGED)
+        good = (residual <= _ACCEPTED) & (ended | (found <= _ACCEPTED * data))
+        status = np.where(good, int(il2o.Status.CONVERGED), int(il2o.Status.MAX_STEPS))
+        solved = Solved(Points(x, w, status, points.steps), residual, kkt)
+        missed = np.flatnonzero(~good)
+        if not len(missed):
+            return solved
+        other = Forward(**{**vars(self), "solver": "auto"})._by_clarabel(programs.take(missed))
+        open_ = np.flatnonzero(other.points.status == int(il2o.Status.MAX_STEPS))
+        if len(open_):
+            again = programs.take(missed[open_])
+            other = _merge(other, open_, self._by_splitting(again, other.points.take(open_)))
+        for mine, theirs in (
+            (solved.points.x, other.points.x),
+            (solved.points.w, other.points.w),
+            (solved.points.status, other.points.status),
+            (solved.residual, other.residual),
+        ):
+            mine[missed] = theirs
+        solved.points.steps[missed] += other.points.steps
+        return solved
 
     def _by_clarabel(self, programs: ConePrograms) -> Solved:
         points = solve_by_clarabel(programs, self.options, self.workers)

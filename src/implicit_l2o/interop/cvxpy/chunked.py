@@ -1,0 +1,227 @@
+"""Solves, polishes and differentiates batches of cone programs eight at a time, on one pattern of sparse factors.
+
+Of the equations in `kkt`, with `u = (D - I) dw` as an unknown and `E = D (I - D)^-1`, those here are `P dx + A^T u = .`,
+`A dx - E u = .`: symmetric and quasi-definite. E is infinite where a constraint is idle, so `I - D` is a little enlarged and
+refinement in the equations of `kkt` takes that out again.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+
+import implicit_l2o as il2o
+from implicit_l2o.interop.cvxpy import interior_kernels as kernels
+from implicit_l2o.interop.cvxpy.interior_point import Points
+from implicit_l2o.interop.cvxpy.pattern import Pattern, from_chunks, to_chunks
+from implicit_l2o.interop.cvxpy.program import ConePrograms
+
+_LARGE = 1e20  # in E, for an idle inequality
+_DELTA = 1e-8  # what I - D is enlarged by
+_ROUGH = 1e-8  # tolerance of the interior-point method on quadratic programs, whose answers are polished ...
+_CLOSE = 1e-10  # ... and where active sets show later, or a step of the polish costs more than one of that method
+_STEPS = 60
+_REFINEMENTS = 5
+_ENOUGH = 1e-12
+
+
+def interior_points(pattern: Pattern, programs: ConePrograms) -> Points:
+    """Rough solutions by the interior-point method; CONVERGED, or MAX_STEPS for those that may have none."""
+    q, b = to_chunks(programs.q), to_chunks(programs.b)
+    x, s, z = np.empty_like(q), np.empty_like(b), np.empty_like(b)
+    taken = np.zeros((len(q), q.shape[2]), int)
+    tolerance = _CLOSE if programs.P is None else _ROUGH
+    kernels.iterate_all(
+        pattern.structure, pattern.values(programs), q, b, tolerance, _STEPS, pattern.shift, x, s, z, taken
+    )
+    count = len(programs)
+    steps = taken.reshape(-1)[:count]
+    found, w = from_chunks(x, count), from_chunks(s - z, count)
+    ended = (steps < _STEPS) & np.isfinite(found).all(1) & np.isfinite(w).all(1)
+    status = np.where(ended, int(il2o.Status.CONVERGED), int(il2o.Status.MAX_STEPS))
+    return Points(found, w, status, steps)
+
+
+@dataclass(frozen=True, eq=False)
+class Chunked:
+    """The factored equations of a batch.
+
+    Attributes:
+        pattern: of all samples.
+        programs: the batch.
+        free: `(B, first)` which inequalities are idle.
+        blocks: derivatives of the projections onto the exponential cones, `(B, cones, 3, 3)`.
+        values: entries of the equations.
+        low, diagonal: their factors.
+    """
+
+    pattern: Pattern
+    programs: ConePrograms
+    free: Bool[np.ndarray, "B first"]
+    blocks: Float[np.ndarray, "B k 3 3"] | None
+    values: np.ndarray
+    low: np.ndarray
+    diagonal: np.ndarray
+
+    @classmethod
+    def at(cls, pattern: Pattern, programs: ConePrograms, w: np.ndarray, known: "Chunked | None") -> "Chunked":
+        """Factor the equations at `w`; nothing is done where `known` has the same ones."""
+        t = pattern.structure
+        free = w[:, : t.first] > 0
+        free[:, : t.zero] = False
+        if known is not None and known.blocks is None and np.array_equal(free, known.free):
+            return known
+        if known is None:
+            values = pattern.values(programs)
+            low = np.empty((len(values), pattern.fill, values.shape[2]))
+            diagonal = np.empty((len(values), t.n + t.m, values.shape[2]))
+        else:
+            values, low, diagonal = known.values, known.low, known.diagonal
+        which = np.arange(len(values))
+        entries, blocks = [np.where(free, -_LARGE, 0.0)], None
+        if t.triples:
+            (_, matrices), *_ = programs.cones.derivative(torch.as_tensor(w))[1]
+            blocks = matrices.numpy()
+            E = blocks @ np.linalg.inv((1.0 + _DELTA) * np.eye(3) - blocks)
+            i, j = np.tril_indices(3)
+            entries.append(-((E + E.transpose(0, 1, 3, 2)) / 2)[:, :, i, j].reshape(len(w), -1))
+        elif known is not None:
+            changed = to_chunks((free != known.free).any(1, keepdims=True))
+            which = np.flatnonzero(changed.any((1, 2)))
+        values[:, t.linear :] = to_chunks(np.concatenate(entries, 1))
+        kernels.factor_all(t, values, pattern.shift, low, diagonal, which)
+        return cls(pattern, programs, free, blocks, values, low, diagonal)
+
+    def solve(
+        self, top: Float[np.ndarray, "B n"], bottom: Float[np.ndarray, "B m"], *, transposed: bool
+    ) -> tuple[Float[np.ndarray, "B n"], Float[np.ndarray, "B m"], Float[np.ndarray, " B"]]:
+        """The solutions of the equations of `kkt`, and their residuals relative to the right-hand sides."""
+        right = np.concatenate([top, bottom], 1)
+        size = np.maximum(_norm(right), np.finfo(float).tiny)
+        x = np.zeros_like(right)
+        best, least = x, np.full(len(x), np.inf)
+        rest = right
+        for _ in range(_REFINEMENTS):
+            x = x + (self._transposed_step(rest) if transposed else self._step(rest))
+            rest = right - (self._transposed_product(x) if transposed else self._product(x))
+            residual = _norm(rest) / size
+            better = residual < least
+            best, least = np.where(better[:, None], x, best), np.where(better, residual, least)
+            if not (residual > _ENOUGH).any() or not better.any():
+                break
+        n = top.shape[1]
+        return best[:, :n], best[:, n:], least
+
+    def _step(self, right: np.ndarray) -> np.ndarray:
+        n = self.pattern.structure.n
+        found = self._factors(right)
+        x, u = found[:, :n], found[:, n:]
+        return np.concatenate([x, right[:, n:] - products(self, found)[:, n:] - u], 1)
+
+    def _product(self, x: np.ndarray) -> np.ndarray:
+        n = self.pattern.structure.n
+        bent = self.derivative(x[:, n:])
+        out = products(self, np.concatenate([x[:, :n], bent - x[:, n:]], 1))
+        out[:, n:] += bent
+        return out
+
+    def _transposed_step(self, right: np.ndarray) -> np.ndarray:
+        n, t = self.pattern.structure.n, self.pattern.structure
+        bottom = right[:, n:].copy()
+        # (D - I - delta) v = bottom.
+        bottom[:, : t.first] = np.where(self.free, 0.0, -bottom[:, : t.first])
+        if self.blocks is not None:
+            rows = bottom[:, t.first :].reshape(len(right), -1, 3, 1)
+            bottom[:, t.first :] = np.linalg.solve(self.blocks - (1.0 + _DELTA) * np.eye(3), rows).reshape(
+                len(right), -1
+            )
+        out = self._factors(np.concatenate([right[:, :n], bottom], 1))
+        # In an idle row D = 1 and the unknown is the right-hand side.
+        out[:, n : n + t.first] = np.where(self.free, right[:, n : n + t.first], out[:, n : n + t.first])
+        return out
+
+    def _transposed_product(self, x: np.ndarray) -> np.ndarray:
+        n = self.pattern.structure.n
+        out = products(self, x)
+        out[:, n:] = self.derivative(out[:, n:] + x[:, n:]) - out[:, n:]
+        return out
+
+    def derivative(self, v: np.ndarray) -> np.ndarray:
+        """`D v`."""
+        first = self.pattern.structure.first
+        linear = self.free * v[:, :first]
+        if self.blocks is None:
+            return linear
+        rows = v[:, first:].reshape(len(v), -1, 3, 1)
+        return np.concatenate([linear, (self.blocks @ rows).reshape(len(v), -1)], 1)
+
+    def _factors(self, right: np.ndarray) -> np.ndarray:
+        rows = to_chunks(right)
+        out = np.empty_like(rows)
+        kernels.solve_all(self.pattern.structure, self.low, self.diagonal, rows, out, np.arange(len(rows)))
+        return from_chunks(out, len(right))
+
+
+def products(kkt: Chunked, x: Float[np.ndarray, "B k"]) -> Float[np.ndarray, "B k"]:
+    """`(P x + A^T u, A x)` of `(x, u)`."""
+    return _products(kkt.pattern, kkt.values, x)
+
+
+def _products(pattern: Pattern, values: np.ndarray, x: np.ndarray) -> np.ndarray:
+    rows = to_chunks(x)
+    out = np.empty_like(rows)
+    kernels.products(pattern.structure, values, rows, out, np.arange(len(rows)))
+    return from_chunks(out, len(x))
+
+
+def _norm(x: np.ndarray) -> np.ndarray:
+    return np.sqrt(np.square(x).sum(1))
+
+
+def polish(
+    pattern: Pattern, programs: ConePrograms, x: np.ndarray, w: np.ndarray, *, steps: int, goal: Float[np.ndarray, " B"]
+) -> tuple[np.ndarray, np.ndarray, Float[np.ndarray, " B"], Chunked | None]:
+    """Newton steps on the optimality conditions, as in `polish.polish`, of all samples until none gets better."""
+    n = pattern.structure.n
+    values = pattern.values(programs)
+
+    def residuals(x: np.ndarray, w: np.ndarray) -> np.ndarray:
+        s = project(programs, w)
+        out = _products(pattern, values, np.concatenate([x, s - w], 1))
+        out[:, :n] += programs.q
+        out[:, n:] += s - programs.b
+        return out
+
+    rest = residuals(x, w)
+    best_x, best_w, best = x, w, _norm(rest)
+    kkt = None
+    for _ in range(steps):
+        if not (best > goal).any():
+            break
+        kkt = Chunked.at(pattern, programs, w, kkt)
+        dx, dw, _ = kkt.solve(-rest[:, :n], -rest[:, n:], transposed=False)
+        x, w = x + dx, w + dw
+        rest = residuals(x, w)
+        new = _norm(rest)
+        better = new < best
+        best_x, best_w = np.where(better[:, None], x, best_x), np.where(better[:, None], w, best_w)
+        best = np.where(better, new, best)
+        # Those that have arrived stay there.
+        done = ~(new > goal)
+        x, w = np.where(done[:, None], best_x, x), np.where(done[:, None], best_w, w)
+        if not (better & ~done).any() and not (best > 1e2 * goal).any():
+            break
+    return best_x, best_w, best, kkt
+
+
+def project(programs: ConePrograms, w: np.ndarray) -> np.ndarray:
+    """The nearest points of the cones."""
+    cones = programs.cones
+    first = cones.zero + cones.nonnegative
+    if first == cones.size:
+        s = np.maximum(w, 0.0)
+        s[:, : cones.zero] = 0.0
+        return s
+    with torch.no_grad():
+        return cones.project(torch.as_tensor(w)).numpy()

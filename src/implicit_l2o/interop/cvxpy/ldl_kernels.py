@@ -1,0 +1,148 @@
+"""Compiled `L D L^T` factorisations of many matrices with one sparsity pattern, eight of them in each vector instruction.
+
+Source of the symbolic part: T. A. Davis, Direct Methods for Sparse Linear Systems (2006), chapter 4; the numeric part is
+left-looking, with the samples innermost: values have the shape `(entries, 8)`.
+"""
+
+import numpy as np
+
+from implicit_l2o._numba import compiled
+from implicit_l2o.interop.cvxpy.ldl_vectors import (
+    add_products,
+    scale_rows,
+    subtract_column,
+    subtract_columns,
+    subtract_products,
+)
+
+WIDTH = 8  # samples of a chunk, which the kernels write out one by one: compilers make vectors of that
+
+
+@compiled
+def symbolic(size, starts, rows):
+    """The pattern of L, given that of the upper triangle by columns: columns of L, and its rows by places in them."""
+    parent, mark, counts = np.full(size, -1), np.full(size, -1), np.zeros(size, np.int64)
+    total = np.zeros(size + 1, np.int64)
+    for j in range(size):
+        mark[j] = j
+        for p in range(starts[j], starts[j + 1]):
+            i = rows[p]
+            while i < j and mark[i] != j:
+                if parent[i] == -1:
+                    parent[i] = j
+                counts[i] += 1
+                total[j + 1] += 1
+                mark[i] = j
+                i = parent[i]
+    columns = np.zeros(size + 1, np.int64)
+    for j in range(size):
+        columns[j + 1] = columns[j] + counts[j]
+        total[j + 1] += total[j]
+    below, filled = np.empty(columns[size], np.int32), np.zeros(size, np.int64)
+    mark[:] = -1
+    for j in range(size):
+        mark[j] = j
+        for p in range(starts[j], starts[j + 1]):
+            i = rows[p]
+            while i < j and mark[i] != j:
+                below[columns[i] + filled[i]] = j
+                filled[i] += 1
+                mark[i] = j
+                i = parent[i]
+    left, place = np.empty(columns[size], np.int32), np.empty(columns[size], np.int32)
+    filled[:] = 0
+    for k in range(size):
+        for p in range(columns[k], columns[k + 1]):
+            j = below[p]
+            left[total[j] + filled[j]], place[total[j] + filled[j]] = k, p
+            filled[j] += 1
+    # A column that continues the pattern of the one before it may be used together with that.
+    joined = np.zeros(size, np.bool_)
+    for k in range(1, size):
+        joined[k] = parent[k - 1] == k and counts[k - 1] == counts[k] + 1
+    return columns, below, total, left, place, joined
+
+
+@compiled
+def places_of(size, columns, below, rows, cols):
+    """Where the entries of the lower triangle stand in L; `-1 - j` for the diagonal."""
+    out = np.empty(len(rows), np.int32)
+    for e in range(len(rows)):
+        i, j = max(rows[e], cols[e]), min(rows[e], cols[e])
+        if i == j:
+            out[e] = -1 - j
+            continue
+        low, high = columns[j], columns[j + 1]
+        while below[low] != i and low < high:
+            middle = (low + high) // 2
+            if below[middle] <= i:
+                low = middle
+            else:
+                high = middle
+        out[e] = low
+    return out
+
+
+@compiled
+def factor(shape, where, values, shift, signs, least, low, diagonal, work):
+    """Factor `K + diag(shift)`, entries `values` at `where`; a pivot of the wrong sign or below `least` is replaced."""
+    columns, below, total, left, place, joined = shape
+    size = len(signs)
+    pair = np.empty((2, 8))
+    low[:] = 0.0
+    for j in range(size):
+        for s in range(8):
+            diagonal[j, s] = shift[j]
+    for e in range(len(where)):
+        p = where[e]
+        if p >= 0:
+            for s in range(8):
+                low[p, s] += values[e, s]
+        else:
+            for s in range(8):
+                diagonal[-1 - p, s] += values[e, s]
+    for j in range(size):
+        r = total[j]
+        while r < total[j + 1]:
+            k, q = left[r], place[r]
+            count = columns[k + 1] - q - 1
+            for s in range(8):
+                pair[0, s] = low[q, s] * diagonal[k, s]
+                diagonal[j, s] -= low[q, s] * pair[0, s]
+            r += 1
+            if r < total[j + 1] and left[r] == k + 1 and joined[k + 1]:
+                o = place[r]
+                for s in range(8):
+                    pair[1, s] = low[o, s] * diagonal[k + 1, s]
+                    diagonal[j, s] -= low[o, s] * pair[1, s]
+                subtract_columns(work, below, low, q + 1, o + 1, count, pair)
+                r += 1
+            else:
+                subtract_column(work, below, low, q + 1, q + 1 + count, pair, 0)
+        for s in range(8):
+            if not signs[j] * diagonal[j, s] > least:
+                diagonal[j, s] = signs[j] * least
+            pair[0, s] = 1.0 / diagonal[j, s]
+        scale_rows(low, work, below, columns[j], columns[j + 1], pair)
+
+
+@compiled
+def solve(columns, below, low, diagonal, v):
+    """`(L D L^T)^-1 v`, in place."""
+    size = len(columns) - 1
+    for j in range(size):
+        subtract_column(v, below, low, columns[j], columns[j + 1], v, j)
+    for j in range(size - 1, -1, -1):
+        for s in range(8):
+            v[j, s] /= diagonal[j, s]
+        subtract_products(v, j, below, low, columns[j], columns[j + 1])
+
+
+@compiled
+def multiply(rows, columns, stop, own, v, w):
+    """Add the product with the symmetric matrix of which the entries up to `stop` are those of one triangle.
+
+    Those on the diagonal stand in `own` for half of themselves.
+    """
+    add_products(rows, columns, own, v, w, 0, stop)
+    add_products(columns, rows, own, v, w, 0, stop)

@@ -1,0 +1,124 @@
+"""The batched interior-point method of CVXPY layers: its factors, and its answers beside Clarabel's."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+import implicit_l2o as il2o
+
+cp = pytest.importorskip("cvxpy", reason="cvxpy is in the extra 'cvxpy'")
+pytest.importorskip("numba", reason="numba is in the extra 'cvxpy'")
+
+from implicit_l2o.interop.cvxpy import CvxpyLayer  # noqa: E402
+from implicit_l2o.interop.cvxpy import ldl_kernels as ldl  # noqa: E402
+from implicit_l2o.interop.cvxpy.chunked import Chunked  # noqa: E402
+from implicit_l2o.interop.cvxpy.pattern import from_chunks, pattern_of, to_chunks  # noqa: E402
+
+f64 = torch.float64
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, dtype=f64, generator=torch.Generator().manual_seed(seed))
+
+
+def quadratic(**options: Any) -> CvxpyLayer:
+    x, A, b = cp.Variable(6), cp.Parameter((8, 6)), cp.Parameter(8)
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(A @ x - b)), [cp.sum(x) == 1, x >= 0])
+    return CvxpyLayer(problem, [A, b], [x], **options)
+
+
+def entropic(**options: Any) -> CvxpyLayer:
+    x, c = cp.Variable(6), cp.Parameter(6)
+    problem = cp.Problem(cp.Minimize(c @ x - cp.sum(cp.entr(x))), [cp.sum(x) == 1, x[0] <= 0.1])
+    return CvxpyLayer(problem, [c], [x], **options)
+
+
+CASES = [(quadratic, [draw(11, 8, 6), draw(11, 8, seed=1)]), (entropic, [3 * draw(11, 6)])]
+both = pytest.mark.parametrize(("make", "values"), CASES, ids=["quadratic", "entropic"])
+
+
+def test_factors_of_eight_matrices() -> None:
+    rng = np.random.default_rng(0)
+    upper = sp.csc_array(sp.triu(sp.random_array((30, 30), density=0.1, rng=rng), 1) + sp.eye_array(30))
+    upper.sort_indices()
+    rows, columns = upper.indices, np.repeat(np.arange(30), np.diff(upper.indptr))
+    values = np.where((rows == columns)[:, None], 10.0, rng.standard_normal((len(rows), 8)))
+    shape = ldl.symbolic(30, upper.indptr.astype(np.int64), upper.indices.astype(np.int32))
+    places = ldl.places_of(30, shape[0], shape[1], rows, columns)
+    low, diagonal = np.empty((len(shape[1]), 8)), np.empty((30, 8))
+    ldl.factor(shape, places, values, np.zeros(30), np.ones(30), 0.0, low, diagonal, np.zeros((30, 8)))
+    right = rng.standard_normal((30, 8))
+    found = right.copy()
+    ldl.solve(shape[0], shape[1], low, diagonal, found)
+    for sample in range(8):
+        matrix = np.zeros((30, 30))
+        matrix[rows, columns] = matrix[columns, rows] = values[:, sample]
+        assert np.allclose(matrix @ found[:, sample], right[:, sample], atol=1e-12)
+
+
+def test_chunks_there_and_back() -> None:
+    rows = np.arange(33.0).reshape(11, 3)
+    assert to_chunks(rows).shape == (2, 3, 8)
+    assert np.array_equal(from_chunks(to_chunks(rows), 11), rows)
+
+
+@both
+def test_answers_and_gradients_are_those_after_clarabel(make: Callable[..., CvxpyLayer], values: list[Tensor]) -> None:
+    found = []
+    for solver in ("batched", "clarabel"):
+        own = [value.clone().requires_grad_() for value in values]
+        solution = make(solver=solver).solve(*own)
+        assert solution.residual.max() < 1e-12
+        weights = draw(*solution.variables[0].shape, seed=5)
+        found.append(
+            (solution.variables[0].detach(), *torch.autograd.grad((solution.variables[0] * weights).sum(), own))
+        )
+    for one, other in zip(*found, strict=True):
+        assert torch.allclose(one, other, rtol=1e-7, atol=1e-8)
+
+
+@both
+def test_a_batch_is_its_samples(make: Callable[..., CvxpyLayer], values: list[Tensor]) -> None:
+    layer = make(solver="batched")
+    (whole,) = layer(*values)
+    for sample in (0, 7, 8, 10):
+        (alone,) = layer(*(value[sample] for value in values))
+        assert torch.allclose(alone, whole[sample], rtol=1e-10, atol=1e-12)
+
+
+@both
+def test_the_batched_equations_are_solved(make: Callable[..., CvxpyLayer], values: list[Tensor]) -> None:
+    layer = make()
+    layer(*values)
+    assert layer._last is not None
+    programs, points = layer._last
+    pattern = pattern_of(programs.canonical)
+    assert pattern is not None
+    kkt = Chunked.at(pattern, programs, points.w, None)
+    rng = np.random.default_rng(3)
+    top, bottom = rng.standard_normal(points.x.shape), rng.standard_normal(points.w.shape)
+    for transposed in (False, True):
+        assert kkt.solve(top, bottom, transposed=transposed)[2].max() < 1e-9
+
+
+def test_an_infeasible_batch_mate_changes_nothing() -> None:
+    x, low = cp.Variable(2), cp.Parameter(2)
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(x)), [x >= low, cp.sum(x) <= 1])
+    layer = CvxpyLayer(problem, [low], [x], on_failure="ignore")
+    solution = layer.solve(torch.tensor([[0.1, 0.2], [2.0, 3.0], [0.3, 0.4]], dtype=f64))
+    assert [il2o.Status(int(status)).name for status in solution.status] == ["CONVERGED", "INFEASIBLE", "CONVERGED"]
+    expected = torch.tensor([[0.1, 0.2], [0.0, 0.0], [0.3, 0.4]], dtype=f64)
+    assert torch.allclose(solution.variables[0], expected, atol=1e-10)
+
+
+@pytest.mark.bad_input
+def test_other_cones_are_refused() -> None:
+    x, p = cp.Variable(2), cp.Parameter(2)
+    problem = cp.Problem(cp.Minimize(p @ x), [cp.norm(x) <= 1])
+    with pytest.raises(ValueError, match="takes zero, nonnegative and exponential cones; got ConeProduct"):
+        CvxpyLayer(problem, [p], [x], solver="batched")
