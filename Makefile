@@ -95,6 +95,7 @@ results: setup  ## run the experiments of the tables again, some hours, and fill
 	$(call SEEDED,digits,5$(comma)6$(comma)7$(comma)8$(comma)9,) --figures images_and_certificates what_the_certificates_catch
 	$(call SEEDED,mnist,0$(comma)1$(comma)2,$(MNIST))
 	$(call SEEDED,images,5$(comma)6$(comma)7,) --figures images_and_certificates
+	$(call SEEDED,images_mnist,$(THREE),$(MNIST))
 	$(BIN)/python -m $(BACKWARD) --data mnist --gamma 0.9 --train 2000 --validation 500 --test 2000 --epochs 4 --check-every 1 \
 		--modes JFB "Neumann(1)" "Neumann(5)" "Implicit, GMRES" --name jfb_mnist_reduced --figures docs/assets $(MNIST_FOLDER)
 	$(BIN)/python -m $(BACKWARD) --data digits --epochs 5 --seeds 0 --modes JFB "Implicit, GMRES" --name jfb_digits_reduced

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 import scipy.sparse.linalg as spla
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
 from implicit_l2o._numba import has_numba
 from implicit_l2o.interop.cvxpy.canonical import Canonical
@@ -26,7 +26,7 @@ _KNOWN: "weakref.WeakKeyDictionary[Canonical, Pattern | None]" = weakref.WeakKey
 Chunks = Float[np.ndarray, "chunks rows 8"]
 
 
-def to_chunks(rows: Float[np.ndarray, "B k"]) -> Chunks:
+def to_chunks(rows: Shaped[np.ndarray, "B k"]) -> Shaped[np.ndarray, "chunks k 8"]:
     """Eight samples in the last axis; the last sample again where their number is no multiple of eight."""
     count = -len(rows) % WIDTH
     if count:
