@@ -344,3 +344,32 @@ class TestBadInput:
             iterate(lambda z: z, torch.zeros(2, 3, dtype=torch.int64), il2o.KrasnoselskiiMann())
         with pytest.raises(ValueError, match="batch dimension"):
             iterate(lambda z: z, torch.tensor(1.0), il2o.KrasnoselskiiMann())
+
+
+@pytest.mark.parametrize("solver", [il2o.KrasnoselskiiMann, il2o.Anderson, il2o.Halpern])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_has_no_fixed_point_never_converges(solver: type, dtype: torch.dtype) -> None:
+    """`T` moves on by a vector for ever: after `1 / rtol` steps the residual is that share of the iterate."""
+    step = torch.ones(2, 3, dtype=dtype)
+    stopping = il2o.Stopping(atol=1e-6, rtol=1e-2, max_steps=3000)
+    point = iterate(lambda z: z + step, torch.zeros(2, 3, dtype=dtype), solver(stopping))
+    assert not point.converged.any()
+
+
+def test_a_long_way_at_constant_speed_is_walked_to_its_end() -> None:
+    """Steps of 1 towards 5000: the relative tolerance is met on the way, where nothing is solved."""
+    stopping = il2o.Stopping(atol=1e-6, rtol=1e-3, max_steps=20_000)
+    T = lambda z: (z + 1.0).clamp(max=5000.0)  # noqa: E731
+    point = iterate(T, torch.zeros(1, 1, dtype=torch.float64), il2o.KrasnoselskiiMann(stopping))
+    assert point.converged.all()
+    assert float(point.z) == 5000.0
+
+
+def test_slow_convergence_is_not_taken_for_running_away() -> None:
+    """A residual that falls like one over the steps, from a start far below the answer."""
+    turn = torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64)
+    T = lambda z: (z - 100.0) @ turn + 100.0  # noqa: E731
+    stopping = il2o.Stopping(atol=0.0, rtol=1e-2, max_steps=3000)
+    point = iterate(T, torch.zeros(1, 2, dtype=torch.float64), il2o.Halpern(stopping))
+    assert point.converged.all()
+    assert int(point.steps) < 600

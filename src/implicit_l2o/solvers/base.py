@@ -25,6 +25,7 @@ _DEFAULT_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 
 GROWTH = 1e8  # |z| beyond this multiple of its first scale is divergence, not a long way to go
 _COMPACT_BELOW = 0.75  # share of active samples under which dropping the others pays for the copy
 _ROUNDING = 0.125  # of an ulp: about the error of |T(z) - z| when each entry is rounded, relative to eps |z|
+_SETTLING, _SETTLED = 0.5, 1.2  # see `_Loop._runs_away`
 _BEST_FACTOR = 0.5  # an unconverged sample returns its best iterate where that is clearly better than its last one
 
 
@@ -34,7 +35,8 @@ class Stopping:
 
     `x` is what `z` is read out to where `T` is a splitting, and `z` itself otherwise: the governing sequence of a
     splitting can be larger than the answer by any factor, and so would be the error permitted in the answer. A
-    tolerance below the rounding of `z` is never called met, for a step that rounding swallows has residual zero.
+    tolerance below the rounding of `z` is never called met, for a step that rounding swallows has residual zero. Nor is
+    one by a sample that grows at a constant speed: its `|x|` would exceed any multiple of the residual in the end.
 
     Args:
         atol: absolute tolerance on the Euclidean residual; None takes 1e-6 in float64, 1e-4 in float32, 1e-2 in bfloat16.
@@ -140,6 +142,13 @@ class AbstractFixedPointSolver(ABC):
         """The next iterate and state; sample by sample. It may overwrite the state's tensors, never `z` or `Tz`."""
 
 
+# What `_Loop` keeps of each sample in the race.
+_PER_SAMPLE = (
+    *("z", "previous", "image", "best", "best_residual", "bound", "index", "active"),
+    *("earlier_residual", "earlier_size", "later_residual", "later_size"),
+)
+
+
 class _Loop:
     """The mutable bookkeeping of `iterate`: full-batch records, and the samples still in the race (maybe compacted)."""
 
@@ -163,6 +172,10 @@ class _Loop:
         self.saved: State = ()  # memory for a copy of the state
         self.previous, self.image = start, z0
         self.best, self.best_residual = start, self.residual.clone()
+        # Residual and size at an earlier check, at most half of the steps ago, and at a later one that takes its place.
+        self.milestone = 0
+        self.earlier_residual, self.earlier_size = self.residual.clone(), self.residual.clone()
+        self.later_residual, self.later_size = self.residual.clone(), self.residual.clone()
         self.bound = z0.new_full((batch,), math.inf)
 
     def run(self) -> FixedPoint:
@@ -234,9 +247,11 @@ class _Loop:
         diverged = judged & ~broken & (size > self.bound)
         close = torch.zeros_like(judged)
         if self.sought:
-            close = judged & ~broken & ~diverged & self.stopping.met(self.T, self.image, residual)
+            met = self.stopping.met(self.T, self.image, residual)
+            close = judged & ~broken & ~diverged & met & ~self._runs_away(residual, size)
         if scheduled:
             self._remember(residual, judged & ~broken)
+            self._pass_milestone(residual, size, step)
         if not bool((broken | diverged | close).any()):
             return None
         converged = close
@@ -260,6 +275,19 @@ class _Loop:
             row[self.index] = torch.where(self.active, residual, math.nan)
             self.trace.append(row)
 
+    def _runs_away(self, residual: Tensor, size: Tensor) -> Tensor:
+        """Which samples go on at the speed of half of the steps ago, and grow: a relative tolerance says nothing of them.
+
+        Where there is no fixed point, or it is far away, `T` moves each iterate by about the same vector, so `|x|` grows
+        with the steps until any share of it exceeds the residual. A sample that settles has halved its residual.
+        """
+        return (residual > _SETTLING * self.earlier_residual) & (size > _SETTLED * self.earlier_size)
+
+    def _pass_milestone(self, residual: Tensor, size: Tensor, step: int) -> None:
+        if step >= 2 * self.milestone:
+            self.earlier_residual, self.earlier_size = self.later_residual, self.later_size
+            self.later_residual, self.later_size, self.milestone = residual, size, step
+
     def _record(self, mask: Tensor, status: Status, last: Tensor, point: Tensor, residual: Tensor, step: int) -> None:
         local = mask.nonzero().squeeze(-1)
         where = self.index[local]
@@ -277,7 +305,7 @@ class _Loop:
         elif restrict is not None and len(keep) <= _COMPACT_BELOW * len(self.index):
             self.T = restrict(keep)
             self.state = _take(self.state, keep)
-            for name in ("z", "previous", "image", "best", "best_residual", "bound", "index", "active"):
+            for name in _PER_SAMPLE:
                 setattr(self, name, getattr(self, name)[keep])
             self.held = False
             return suspects[keep]
@@ -298,6 +326,7 @@ class _Loop:
         at_point = _batch.norm(self.T(point) - point)
         broken = self.active & ~torch.isfinite(at_point)
         met = self.active & ~broken & self.stopping.met(self.T, point, at_point)
+        met = met & ~self._runs_away(at_point, _batch.norm(point))
         ran_out = self.active & ~met & ~broken
         infeasible = torch.zeros_like(ran_out)
         find_infeasible = getattr(self.T, "infeasible", None)
