@@ -42,11 +42,13 @@ start = time.process_time(); import torch; torch_seconds = time.process_time() -
 start = time.process_time(); import implicit_l2o; print(torch_seconds, time.process_time() - start)
 """
 _NOT_ALONE = """
-import sys, implicit_l2o
+import sys, jaxtyping, numpy, torch  # torch imports some packages where they are installed
+before = set(sys.modules)
+import implicit_l2o
 from importlib.metadata import packages_distributions, requires
 import re
 own = {re.match(r"[\\w.-]+", line)[0].lower() for line in requires("implicit_l2o") if "extra ==" in line}
-tops = {name.partition(".")[0] for name in sys.modules}
+tops = {name.partition(".")[0] for name in set(sys.modules) - before}
 loaded = {n.lower() for top in tops for n in packages_distributions().get(top, ())} & own
 sys.exit(f"loaded: {loaded}" if loaded else 0)
 """
