@@ -63,7 +63,7 @@ docs: setup  ## build the documentation: site/index.html
 	$(BIN)/python -m mkdocs build --strict
 
 bench: setup  ## measure again what the benchmarks write to results/ (the peers: pip install -e '.[bench]')
-	set -e; for name in memory_depth overhead decoders path_epochs projectors assignment assignment_splitting allocator lp_steps lp_layers image_step jfb_memory jfb_epoch_time torchdeq_step cvxpy_layers serve_load; do $(BIN)/python -m benchmarks.$$name; done
+	set -e; for name in memory_depth overhead decoders path_epochs projectors assignment assignment_splitting allocator lp_steps lp_layers image_step jfb_memory jfb_epoch_time torchdeq_step cvxpy_layers serve_load soak; do $(BIN)/python -m benchmarks.$$name; done
 
 SEEDED = $(BIN)/il2o run experiments/$(1).yaml --seeds $(2) --folder runs/$(1) --overwrite $(3) && $(BIN)/python scripts/keep.py runs/$(1)
 

@@ -1,4 +1,7 @@
-"""The `il2o` command: which words it knows, and what each of them starts."""
+"""The `il2o` command: which words it knows, and what each of them starts.
+
+Longer than most files here: one word after the other, each a list of its options and a call.
+"""
 
 import argparse
 import os

@@ -1,6 +1,6 @@
 """Forward solves of a batch of cone programs to full accuracy: a solver, then Newton steps on the optimality conditions."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -97,7 +97,7 @@ class Forward:
         missed = np.flatnonzero(~good)
         if not len(missed):
             return solved
-        other = Forward(**{**vars(self), "solver": "auto"})._by_clarabel(programs.take(missed))
+        other = replace(self, solver="auto")._by_clarabel(programs.take(missed))
         open_ = np.flatnonzero(other.points.status == int(il2o.Status.MAX_STEPS))
         if len(open_):
             again = programs.take(missed[open_])
