@@ -11,7 +11,13 @@ import torch
 import implicit_l2o as il2o
 from implicit_l2o.applications.images.backward_comparison import __main__ as command
 from implicit_l2o.applications.images.backward_comparison import training
-from implicit_l2o.applications.images.backward_comparison.modes import REFERENCE, Watched, backward_modes
+from implicit_l2o.applications.images.backward_comparison.modes import (
+    EXPLICIT,
+    REFERENCE,
+    Explicit,
+    Watched,
+    backward_modes,
+)
 from implicit_l2o.applications.images.backward_comparison.probe import hypotheses, probe, step_bytes
 from implicit_l2o.applications.images.backward_comparison.setting import Setting
 from implicit_l2o.applications.images.backward_comparison.summary import summarize
@@ -55,6 +61,23 @@ def test_an_epoch_says_how_its_solves_went() -> None:
     assert 0 < record["residual"] <= record["residual_max"] <= SMALL.tolerance
     assert 0 < record["solve_processor"] <= record["forward_processor"]
     assert record["backward_processor"] > 0
+
+
+def test_the_explicit_twin_has_no_equilibrium_to_look_for() -> None:
+    found = run(Explicit())
+    record = found["epochs"][0]
+    assert (record["steps"], record["unsolved"], record["slope"], record["latent_cosine"]) == (1.0, 0.0, None, None)
+    network = SMALL.network(0, Watched(Explicit()))
+    images, labels = SMALL.splits(0, None)[1]
+    with torch.no_grad():
+        once, mapped = network.eval()(images), network.latent_map(images)(network.start(images))
+    torch.testing.assert_close(once.z, mapped)
+    assert training._evaluate(network, (images, labels), "test")["test_loss"] == pytest.approx(
+        float(torch.nn.functional.cross_entropy(once.x, labels))
+    )
+    assert isinstance(network.backward, Watched)  # as it was
+    rows = summarize({EXPLICIT: {"0": found}, REFERENCE: {"0": run(il2o.JFB())}})
+    assert (rows[EXPLICIT]["slope"], rows[EXPLICIT]["minus_implicit"]["seeds"]) == (None, 1)
 
 
 def test_the_splits_share_no_image_and_change_with_the_seed() -> None:

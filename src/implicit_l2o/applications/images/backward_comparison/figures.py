@@ -19,6 +19,7 @@ _COLOURS = {
     "Implicit, CG": "#e69f00",
     "Unrolled": "#009e73",
     "TorchDEQ": "#666666",
+    "explicit twin": "#cc79a7",
 }
 _STYLES = ("-", "--", ":", "-.", (0, (1, 1)))
 

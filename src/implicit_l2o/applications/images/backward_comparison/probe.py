@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import implicit_l2o as il2o
-from implicit_l2o.applications.images.backward_comparison.modes import Watched
+from implicit_l2o.applications.images.backward_comparison.modes import Explicit, Watched
 from implicit_l2o.applications.images.latent import RestrictableMap
 from implicit_l2o.applications.images.model import ImageClassifier
 from implicit_l2o.diagnostics import contraction_estimate, descent_conditions, lipschitz_lower_bound
@@ -20,6 +20,7 @@ from implicit_l2o.training import peak_memory
 _TIGHT = il2o.KrasnoselskiiMann(il2o.Stopping(atol=1e-10, rtol=0.0, max_steps=20_000))
 _EXACT = il2o.Implicit(il2o.GMRES(rtol=1e-10, max_steps=2000))
 _HYPOTHESES = 2  # images on which the theorem's hypotheses are evaluated, at a dense decomposition each
+_QUANTITIES = ("cosine", "norm_ratio", "latent_cosine", "latent_norm_ratio", "slope", "rate")
 _MOST_ENTRIES = 2_000_000  # of its matrix, parameters times latent entries: a few seconds
 
 
@@ -37,8 +38,11 @@ def probe(network: ImageClassifier, mode: il2o.AbstractBackward, images: Tensor,
         `cosine` and `norm_ratio` to the exact gradient over all parameters; `latent_cosine` and `latent_norm_ratio` over
         those whose gradient passes the equilibrium (the readout's is exact in every mode and would hide the angle);
         `slope`, the largest measured `|dT/dz|` of the images, a lower bound on the Lipschitz constant; and `rate`, the
-        largest observed linear rate of the fixed-point iteration.
+        largest observed linear rate of the fixed-point iteration. All are None for the explicit network, which has no
+        equilibrium.
     """
+    if isinstance(mode, Explicit):
+        return dict.fromkeys(_QUANTITIES)
     exact_copy = copy.deepcopy(network).double().eval()
     exact_copy.solver = _TIGHT
     images = images.double()

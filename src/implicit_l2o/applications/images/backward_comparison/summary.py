@@ -35,6 +35,7 @@ def summarize(runs: Runs) -> dict[str, dict[str, Any]]:
 def _row(mode: str, by_seed: Mapping[str, Mapping[str, Any]], runs: Runs) -> dict[str, Any]:
     epochs = [record for run in by_seed.values() for record in run["epochs"]]
     cosines = [record["latent_cosine"] for record in epochs if record["latent_cosine"] is not None]
+    slopes = [record["slope"] for record in epochs if record["slope"] is not None]
     adjoint = [record["adjoint_steps"] for record in epochs if record["adjoint_steps"] is not None]
     return {
         "seeds": len(by_seed),
@@ -47,7 +48,7 @@ def _row(mode: str, by_seed: Mapping[str, Mapping[str, Any]], runs: Runs) -> dic
         "steps": statistics.median(record["steps"] for record in epochs),
         "adjoint_steps": statistics.median(adjoint) if adjoint else None,
         "unsolved": max(record["unsolved"] for record in epochs),
-        "slope": statistics.median(record["slope"] for record in epochs),
+        "slope": statistics.median(slopes) if slopes else None,
         "latent_cosine": {"median": statistics.median(cosines), "least": min(cosines)} if cosines else None,
     }
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import implicit_l2o as il2o
-from implicit_l2o.applications.images.backward_comparison.modes import Watched
+from implicit_l2o.applications.images.backward_comparison.modes import Explicit, Watched
 from implicit_l2o.applications.images.backward_comparison.probe import hypotheses, probe, step_bytes
 from implicit_l2o.applications.images.backward_comparison.setting import Labelled, Setting
 from implicit_l2o.applications.images.model import ImageClassifier
@@ -131,8 +131,10 @@ def _note(seen: dict[str, list[Tensor]], point: il2o.FixedPoint | None) -> None:
 
 @torch.no_grad()
 def _evaluate(network: ImageClassifier, data: Labelled, name: str) -> dict[str, float]:
-    """Accuracy and cross-entropy in evaluation mode at the equilibrium, whatever the mode trains on."""
-    backward, network.backward = network.backward, None
+    """Accuracy and cross-entropy in evaluation mode, at the equilibrium whatever the mode trains on, unless it has none."""
+    backward = network.backward
+    if not (isinstance(backward, Watched) and isinstance(backward.mode, Explicit)):
+        network.backward = None
     network.eval()
     logits = torch.cat([network(images).x for images in data[0].split(_EVALUATION_BATCH)])
     network.backward = backward
