@@ -10,7 +10,7 @@ from torch import Tensor
 
 import implicit_l2o as il2o
 from cases import SOLVERS, SPLITTINGS, draw, spoil
-from implicit_l2o.solvers import iterate
+from implicit_l2o.solvers import anderson, iterate
 
 NAMES = [il2o.Status(i).name for i in range(6)]
 TIGHT = il2o.Stopping(atol=1e-10, rtol=0.0, max_steps=4000)
@@ -273,6 +273,37 @@ def test_a_replayed_block_starts_from_the_history_that_it_had() -> None:
     assert together.steps[2] == 8  # the history of five has gone round
     assert torch.equal(together.steps[:2], alone.steps)
     assert torch.equal(together.z[:2], alone.z)
+
+
+def kinked(z: Tensor) -> Tensor:
+    """Not smooth, so that accelerated steps are rejected again and again; of images with two channels."""
+    offsets = torch.linspace(-2, 2, 18, dtype=z.dtype).reshape(2, 3, 3)
+    return -0.95 * (z.flip(1, 3) + offsets).abs()
+
+
+@pytest.mark.parametrize("relaxation", [1.0, 0.7])
+def test_anderson_is_the_same_where_no_number_may_be_looked_at(
+    monkeypatch: pytest.MonkeyPatch, relaxation: float
+) -> None:
+    """On an accelerator, and in an export, every choice is a `torch.where`."""
+    z0 = torch.linspace(-3, 3, 72, dtype=torch.float64).reshape(4, 2, 3, 3)
+    solver = il2o.Anderson(TIGHT, relaxation=relaxation)
+    looked = iterate(kinked, z0, solver)
+    monkeypatch.setattr(anderson, "_may_ask", lambda _: False)
+    blind = iterate(kinked, z0, solver)
+    assert looked.converged.all()
+    assert torch.equal(looked.steps, blind.steps)
+    assert torch.equal(looked.z, blind.z)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_the_order_of_an_image_in_memory_changes_nothing(solver: str) -> None:
+    z0 = torch.linspace(-3, 3, 72, dtype=torch.float64).reshape(4, 2, 3, 3)
+    last = z0.contiguous(memory_format=torch.channels_last)
+    assert last.stride() != z0.stride()
+    rows, columns = (iterate(kinked, start, SOLVERS[solver](TIGHT)) for start in (z0, last))
+    assert torch.equal(rows.status, columns.status)
+    torch.testing.assert_close(rows.z, columns.z, rtol=1e-8, atol=1e-8)
 
 
 def test_anderson_falls_back_where_acceleration_fails() -> None:

@@ -18,13 +18,12 @@ _MAX_WEIGHT = 1e4  # mixing weights beyond this extrapolate from noise
 
 
 class _State(NamedTuple):
-    steps: Tensor  # (B, m, n) differences of T(z), in the order in which rows were written round and round
-    changes: Tensor  # (B, m, n) differences of the residual vector T(z) - z; finite, also where unused
-    gram: Tensor  # (B, m, m) products of `changes`, in double precision; zero for a row that is unused
-    row: Tensor  # (B,) where the next difference is written
+    steps: Tensor  # (B, m, n) differences of T(z), in the order in which rows were written round and round; all finite
+    changes: Tensor  # (B, m + 1, n) differences of the residual vector T(z) - z, and in the last row the last of these
+    used: Tensor  # (B, m) which rows hold a difference
+    row: Tensor  # (B,) where the next difference is written; the same for all samples
     image: Tensor  # (B, n) last T(z)
-    residual: Tensor  # (B, n) last T(z) - z
-    started: Tensor  # (B,) whether `image` and `residual` hold a point
+    started: Tensor  # (B,) whether `image` and the last residual hold a point
     plain: Tensor  # (B, n) the plain step of the last accepted point: where a rejected acceleration falls back to
     reference: Tensor  # (B,) residual norm of the last accepted point
     accelerated: Tensor  # (B,) whether the current z came from an accelerated step
@@ -76,17 +75,15 @@ class Anderson(AbstractFixedPointSolver):
 
     def init(self, z0: Float[Tensor, "B *shape"]) -> _State:
         """An empty history."""
-        flat = _batch.flatten(z0)
+        flat = _batch.in_order_of(z0, z0)
         batch, size = flat.shape
         no = torch.zeros(batch, dtype=torch.bool, device=flat.device)
-        zeros = torch.zeros_like(flat)
         return _State(
             steps=flat.new_zeros(batch, self.memory, size),
-            changes=flat.new_zeros(batch, self.memory, size),
-            gram=torch.zeros(batch, self.memory, self.memory, dtype=torch.float64, device=flat.device),
+            changes=flat.new_zeros(batch, self.memory + 1, size),
+            used=no[:, None].repeat(1, self.memory),
             row=torch.zeros(batch, dtype=torch.int64, device=flat.device),
-            image=zeros,
-            residual=zeros,
+            image=torch.zeros_like(flat),
             started=no,
             plain=flat,
             reference=flat.new_full((batch,), torch.inf),
@@ -97,64 +94,75 @@ class Anderson(AbstractFixedPointSolver):
         self, z: Float[Tensor, "B *shape"], Tz: Float[Tensor, "B *shape"], state: _State
     ) -> tuple[Float[Tensor, "B *shape"], _State]:
         """The accelerated step where it is trusted, the plain step elsewhere; the history is written in place."""
-        here, image = _batch.flatten(z), _batch.flatten(Tz)
+        here, image = (_batch.in_order_of(z, part) for part in (z, Tz))
         residual = image - here
         size = _batch.norm(residual)
         rejected = state.accelerated & ~(size <= self.growth * state.reference)
-        keep = (state.started & ~rejected)[:, None]
+        keep = state.started & ~rejected
 
-        gram = torch.where(rejected[:, None, None], 0.0, state.gram)
-        _write(state.steps, state.row, torch.where(keep, image - state.image, 0.0))
-        change = torch.where(keep, residual - state.residual, 0.0)
-        _write(state.changes, state.row, change)
-        gram = _bordered(gram, state.row, (state.changes @ change[:, :, None]).squeeze(-1).double())
+        newest = torch.arange(self.memory, device=z.device) == state.row[:, None]
+        used = torch.where(newest, keep[:, None], state.used & ~rejected[:, None])
+        _write(state.steps, state.row, image, state.image, keep)
+        _write(state.changes, state.row, residual, state.changes[:, -1], keep)
+        state.changes[:, -1] = residual
+        mixed, trusted = self._mix(state.steps, state.changes, used, image)
         plain = image if self.relaxation == 1.0 else here + self.relaxation * residual
-        mixed, trusted = self._mix(state, gram, image, residual)
 
-        step = torch.where(trusted[:, None], mixed, plain)
-        following = torch.where(rejected[:, None], state.plain, step)
-        return following.reshape(z.shape), _State(
+        step = _replaced(mixed, ~trusted, plain)
+        following = _replaced(step, rejected, state.plain)
+        return _batch.shaped_like(z, following), _State(
             steps=state.steps,
             changes=state.changes,
-            gram=gram,
+            used=used,
             row=(state.row + 1) % self.memory,
             image=image,
-            residual=residual,
             started=~rejected,  # after a rejection the next point starts a new history
-            plain=torch.where(rejected[:, None], state.plain, plain),
+            plain=_replaced(plain, rejected, state.plain),
             reference=torch.where(rejected, state.reference, size),
             accelerated=trusted & ~rejected,
         )
 
-    def _mix(self, state: _State, gram: Tensor, image: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+    def _mix(self, steps: Tensor, changes: Tensor, used: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         """The mixed point, and for which samples its weights are fit for use."""
         ridge = _RIDGE[image.dtype] if self.ridge is None else self.ridge
-        squares = gram.diagonal(dim1=-2, dim2=-1)
-        scale = squares.mean(-1)
+        # All products at once: that reads the history once, and is no slower than those of the new rows alone.
+        products = (changes @ changes.mT).double()
+        both = used[:, :, None] & used[:, None, :]
+        gram = torch.where(both, products[:, :-1, :-1], 0.0)
+        scale = gram.diagonal(dim1=-2, dim2=-1).mean(-1)
         # A unit diagonal for an unused row, and a target of zero, give it weight zero whatever the scale.
-        empty = squares == 0
-        target = (state.changes @ residual[:, :, None]).double().masked_fill(empty[:, :, None], 0.0)
+        empty = gram.diagonal(dim1=-2, dim2=-1) == 0
+        target = torch.where(empty, 0.0, products[:, :-1, -1])
         gram = gram + torch.diag_embed(ridge * scale[:, None] + empty.double())
         sound = torch.isfinite(gram).all(-1).all(-1) & (scale > 0)
         eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
         factor, info = torch.linalg.cholesky_ex(torch.where(sound[:, None, None], gram, eye))
-        weights = torch.cholesky_solve(target, factor)
-        mixed = image - (weights.to(image.dtype).mT @ state.steps).squeeze(1)
-        trusted = (
-            sound & (info == 0) & (weights.abs().amax((-2, -1)) <= _MAX_WEIGHT) & torch.isfinite(_batch.norm(mixed))
-        )
-        return mixed, trusted
+        weights = torch.cholesky_solve(target[:, :, None], factor).mT
+        fit = sound & (info == 0) & (weights.abs().amax((-2, -1)) <= _MAX_WEIGHT)
+        weights = torch.where(fit[:, None, None], weights, 0.0).to(image.dtype)
+        mixed = image - (weights @ steps).squeeze(1)
+        return mixed, fit & torch.isfinite(_batch.norm(mixed))
 
 
-def _write(history: Tensor, row: Tensor, newest: Tensor) -> None:
-    """Overwrite one row of each sample."""
-    history[torch.arange(len(history), device=history.device), row] = newest
+def _write(history: Tensor, row: Tensor, new: Tensor, old: Tensor, keep: Tensor) -> None:
+    """Overwrite one row of each sample by a difference, or by zeros where the old point is not to be used."""
+    if _may_ask(row):
+        slot = history[:, int(row[0])]
+        torch.sub(new, old, out=slot)
+        if not bool(keep.all()):
+            slot.masked_fill_(~keep[:, None], 0.0)
+    else:
+        everyone = torch.arange(len(history), device=history.device)
+        history[everyone, row] = torch.where(keep[:, None], new - old, 0.0)
 
 
-def _bordered(gram: Tensor, row: Tensor, products: Tensor) -> Tensor:
-    """The Gram matrix with the products of the newest row; those with rows that are unused count as zero."""
-    newest = torch.arange(gram.shape[-1], device=gram.device) == row[:, None]
-    used = newest | (gram.diagonal(dim1=-2, dim2=-1) != 0)
-    products = torch.where(used, products, 0.0)
-    gram = torch.where(newest[:, :, None], products[:, None, :], gram)
-    return torch.where(newest[:, None, :], products[:, :, None], gram)
+def _replaced(usual: Tensor, exceptions: Tensor, other: Tensor) -> Tensor:
+    """`other` for the exceptional samples."""
+    if _may_ask(exceptions) and not bool(exceptions.any()):
+        return usual
+    return torch.where(exceptions[:, None], other, usual)
+
+
+def _may_ask(small: Tensor) -> bool:
+    """Whether it costs nothing to look at a number: an accelerator would have to be waited for, and an export forbids it."""
+    return small.device.type == "cpu" and len(small) > 0 and not _batch.exporting()

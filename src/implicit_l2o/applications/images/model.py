@@ -75,7 +75,8 @@ class ImageClassifier(nn.Module):
     def start(self, images: Num[Tensor, "B colours side side"]) -> Float[Tensor, "B channels latent_side latent_side"]:
         """The zeros that the solve begins with."""
         side = self.architecture.latent_side
-        return self.S.linear.weight.new_zeros(len(images), self.architecture.channels, side, side)
+        zeros = self.S.linear.weight.new_zeros(len(images), self.architecture.channels, side, side)
+        return zeros.contiguous(memory_format=torch.channels_last)  # as the latent map's values, lest these be copied
 
     def readout(self, z: Float[Tensor, "B channels latent_side latent_side"]) -> Float[Tensor, "B 10"]:
         """`S(z)`, the logits; autocast does not reach them, for the certificates bound their error."""
