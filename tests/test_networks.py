@@ -12,6 +12,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.func import jacrev
 
 from implicit_l2o import networks
+from implicit_l2o.networks import spectral
 
 F64 = torch.float64
 
@@ -69,6 +70,36 @@ def test_conv_bound_is_tight_on_larger_images_and_flattening_bounds_nothing():
     ones = torch.ones(1, 1, 3, 3, dtype=F64)
     flattened = torch.linalg.matrix_norm(ones.flatten(1), ord=2)
     assert torch.linalg.matrix_norm(dense_conv(ones, (9, 9), 1, 1), ord=2) > 2.8 * flattened
+
+
+@given(
+    channels=st.tuples(st.integers(1, 6), st.integers(1, 6)),
+    size=st.sampled_from([(1, 1), (2, 3), (3, 3), (8, 7)]),  # the last by the fast Fourier transform
+    scale=st.sampled_from([1e-30, 1.0, 1e25]),
+    low_rank=st.booleans(),
+    seed=st.integers(0, 999),
+)
+@settings(max_examples=60, deadline=None)
+def test_the_frequencies_left_out_are_not_the_largest(channels, size, scale, low_rank, seed):
+    """Single precision chooses; the bound is what Gram iteration gives for all frequencies."""
+    generator = torch.Generator().manual_seed(seed)
+    kernel = scale * torch.randn(*channels, *size, dtype=F64, generator=generator)
+    if low_rank:
+        kernel[1:], kernel[:, 1:] = 0.0, 0.0
+    response = torch.fft.fft2(kernel, s=(6 + size[0], 5 + size[1])).permute(2, 3, 0, 1)
+    whole = spectral._gram_bound(response, 8).amax()
+    torch.testing.assert_close(networks.conv2d_norm_bound(kernel, (7, 6)), whole, rtol=1e-9, atol=0.0)
+
+
+def test_the_gradient_of_the_bound_goes_through_ties():
+    """A kernel of one pixel has the same norm at every frequency; one that is not a number has none."""
+    kernel = torch.tensor([[[[3.0]], [[0.0]]], [[[0.0]], [[1.0]]]], dtype=F64, requires_grad=True)
+    networks.conv2d_norm_bound(kernel, (9, 9)).backward()
+    assert kernel.grad is not None
+    torch.testing.assert_close(
+        kernel.grad.squeeze(), torch.tensor([[1.0, 0.0], [0.0, 0.0]], dtype=F64), atol=1e-3, rtol=0
+    )
+    assert torch.isnan(networks.conv2d_norm_bound(torch.full((2, 2, 3, 3), torch.nan), (5, 5)))
 
 
 def test_bounds_are_differentiable_and_survive_zero_weights():

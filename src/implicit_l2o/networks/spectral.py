@@ -10,11 +10,18 @@ to a matrix, whose norm may be `sqrt(kh kw)` times below that of the convolution
 nonexpansive.
 """
 
+import functools
+import math
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from implicit_l2o import _batch
+
 _TIES = 8  # frequencies of one size, among which the gradient of the largest is shared
+_DIRECT = 49  # entries of a kernel up to which its transform is cheaper as a product with the matrix of all its waves
+_MARGIN = 1e-3  # of a logarithm: many times the rounding of single precision in Gram iteration
 
 
 def dense_norm_bound(weight: Float[Tensor, "m n"], *, iterations: int = 8) -> Float[Tensor, ""]:
@@ -71,13 +78,72 @@ def conv2d_norm_bound(
     if min(shape) < 1:
         raise ValueError(f"shape must be a positive height and width; got {shape}.")
     torus = (shape[0] + kernel.shape[2] - 1, shape[1] + kernel.shape[3] - 1)
-    # A real kernel's frequencies come in conjugate pairs of equal norm: rfft2 keeps one of each pair.
-    response = torch.fft.rfft2(kernel.to(torch.float64), s=torus)
-    blocks = response.permute(2, 3, 0, 1).flatten(0, 1)
+    blocks = _frequencies(kernel.to(torch.float64), torus)
     with torch.no_grad():
-        largest = _gram_bound(blocks, iterations).topk(min(_TIES, len(blocks))).indices
+        largest = _largest(blocks, iterations)
     # The gradient of a maximum is that of the largest block, the mean of theirs where several are: the others need no graph.
     return _round_up(_gram_bound(blocks.index_select(0, largest), iterations).amax(), kernel, kernel.numel())
+
+
+def _frequencies(kernel: Tensor, torus: tuple[int, int]) -> Tensor:
+    """The blocks of the circular convolution, `(frequencies, out, in)`.
+
+    A real kernel's frequencies come in conjugate pairs of equal norm: one of each pair is here.
+    """
+    if math.prod(kernel.shape[2:]) > _DIRECT:
+        return torch.fft.rfft2(kernel, s=torus).permute(2, 3, 0, 1).flatten(0, 1)
+    cosines, sines = (wave.to(kernel.device) for wave in _waves(torus, (kernel.shape[2], kernel.shape[3])))
+    entries = kernel.permute(2, 3, 0, 1).flatten(2).flatten(0, 1)
+    return torch.complex(cosines @ entries, -sines @ entries).unflatten(1, tuple(kernel.shape[:2]))
+
+
+@functools.lru_cache(maxsize=64)
+def _waves(torus: tuple[int, int], kernel: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Cosines and sines, `(frequencies, entries of a kernel)`."""
+    rows, columns = (
+        torch.outer(torch.arange(count, dtype=torch.float64), torch.arange(k, dtype=torch.float64)) / size
+        for count, k, size in zip((torus[0], torus[1] // 2 + 1), kernel, torus, strict=True)
+    )
+    turns = rows[:, None, :, None] + columns[None, :, None, :]
+    angles = 2 * torch.pi * turns.flatten(2).flatten(0, 1)
+    return angles.cos(), angles.sin()
+
+
+def _largest(blocks: Tensor, iterations: int) -> Int[Tensor, " few"]:
+    """Which blocks have the largest bound, at most `_TIES`; the largest of all is among them."""
+    candidates = torch.arange(len(blocks), device=blocks.device)
+    if not _batch.exporting():
+        candidates = _contenders(blocks, iterations)
+    if len(candidates) <= _TIES:
+        return candidates
+    return candidates[_gram_bound(blocks[candidates], iterations).topk(_TIES).indices]
+
+
+def _contenders(blocks: Tensor, iterations: int) -> Int[Tensor, " few"]:
+    """The blocks that single precision cannot tell from the one with the largest bound.
+
+    Every product bounds the norms from both sides: `sigma(G_k) <= |G_k|_F`, and `|G_k|_F^2 <= sigma(G_k) tr(G_k)`, where
+    `tr(G_k) = |G_{k-1}|_F^2` is 1 after rescaling. Blocks whose upper bound is below another's lower bound are left out of
+    the further products; after three or four of these few are left.
+    """
+    index = torch.arange(len(blocks), device=blocks.device)
+    scale = torch.view_as_real(blocks).abs().amax().clamp_min(torch.finfo(torch.float64).tiny)
+    gram = (blocks / scale).to(torch.complex64)
+    gram = gram if gram.shape[-1] <= gram.shape[-2] else gram.mH
+    rank, tiny = gram.shape[-1], torch.finfo(torch.float32).tiny
+    log_scale = torch.zeros(len(index), device=blocks.device)
+    for k in range(iterations):
+        size = _size(gram).clamp_min(tiny)
+        upper = log_scale + size.log() / 2**k
+        lower = upper - math.log(rank) / 2 if k == 0 else log_scale + 2 * size.log() / 2**k
+        keep = ~(upper < lower.amax() - _MARGIN)  # NaN stays
+        kept = keep.nonzero().squeeze(-1)
+        index, gram, size, log_scale = index[kept], gram[kept], size[kept], upper[kept]
+        if len(index) <= 2:
+            break
+        gram = gram * size.reciprocal()[:, None, None]
+        gram = (gram.mH if k == 0 else gram) @ gram  # from the first product on it is its own adjoint
+    return index
 
 
 def _gram_bound(matrix: Tensor, iterations: int) -> Tensor:
@@ -91,7 +157,7 @@ def _gram_bound(matrix: Tensor, iterations: int) -> Tensor:
         size = _size(gram).clamp_min(tiny)
         log_bound = log_bound + size.log() / 2**k
         gram = gram * size.reciprocal()[..., None, None]
-        gram = gram.mH @ gram
+        gram = (gram.mH if k == 0 else gram) @ gram  # from the first product on it is its own adjoint
     return (log_bound + _size(gram).clamp_min(tiny).log() / 2**iterations).exp()
 
 
