@@ -1,9 +1,11 @@
 """What the benchmark of the image step times is one and the same step in several ways."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
-from benchmarks.image_step import Variant, bound_through_all_blocks, variants
+from benchmarks.image_step import Variant, bound_through_all_blocks, bound_through_the_largest, variants
 
 from implicit_l2o.applications.images import ImageClassifier, Proven, ShallowNet
 from implicit_l2o.networks import conv2d_norm_bound
@@ -25,9 +27,10 @@ def test_all_ways_to_a_step_give_its_gradient(monkeypatch: pytest.MonkeyPatch) -
         assert cosine > (0.99 if "0.1" in title else 0.9999), title  # each stops at its own residual
 
 
-def test_the_old_bound_is_the_bound() -> None:
+@pytest.mark.parametrize("former", [bound_through_all_blocks, bound_through_the_largest])
+def test_the_old_bound_is_the_bound(former: Callable[..., torch.Tensor]) -> None:
     kernel = torch.randn(4, 3, 3, 3, requires_grad=True)
-    (old,) = torch.autograd.grad(bound_through_all_blocks(kernel, (5, 5)), kernel)
+    (old,) = torch.autograd.grad(former(kernel, (5, 5)), kernel)
     (new,) = torch.autograd.grad(conv2d_norm_bound(kernel, (5, 5)), kernel)
     torch.testing.assert_close(old, new)
 
