@@ -103,6 +103,18 @@ def test_the_transpose_is_that_of_the_convolution() -> None:
     torch.testing.assert_close(forth, (transposed(y, kernels) * x).sum())
 
 
+@pytest.mark.parametrize("size", [1, 3, 5])
+def test_the_transpose_is_the_same_with_a_gradient_and_without(size: int) -> None:
+    kernels = torch.randn(4, 1, size, size, dtype=torch.float64, requires_grad=True)
+    y = torch.randn(3, 4, 7, 6, dtype=torch.float64)
+    recorded = transposed(y, kernels)
+    with torch.no_grad():
+        plain = transposed(y, kernels)
+    assert recorded.requires_grad
+    torch.testing.assert_close(plain, recorded.detach())
+    torch.testing.assert_close(plain, torch.conv_transpose2d(y, kernels.detach(), padding=size // 2))
+
+
 def test_the_gradient_of_ridges_is_that_of_their_value() -> None:
     torch.manual_seed(0)
     cost = differences(threshold=0.05, shape=SHAPE, dtype=torch.float64)
