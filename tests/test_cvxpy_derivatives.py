@@ -119,6 +119,24 @@ def test_unrolled_costs_need_no_fixed_weights() -> None:
     assert torch.autograd.gradcheck(layer, (draw(2, 3).requires_grad_(),), atol=1e-7)
 
 
+def test_unrolled_sparse_factors() -> None:
+    n = 300
+    x, c = cp.Variable(n), cp.Parameter(n)
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(x) / 2 + c @ x), [cp.diff(x) <= 0.1, x >= -1])
+    layer = CvxpyLayer(problem, [c], [x], backward=il2o.Unrolled(6, checkpoint=4))
+    costs, direction, weights, step = draw(2, n).requires_grad_(), draw(2, n, seed=3), draw(2, n, seed=4), 1e-6
+    (solution,) = layer(costs)
+    assert layer._last is not None
+    assert layer._last[0].sparse
+    ends = [(layer(costs.detach() + sign * step * direction)[0] * weights).sum() for sign in (1, -1)]
+    (gradient,) = torch.autograd.grad((solution * weights).sum(), costs)
+    assert float((gradient * direction).sum()) == pytest.approx(float(ends[0] - ends[1]) / (2 * step), rel=1e-6)
+    # Where the last call ended, three steps less are needed for the same point.
+    short = CvxpyLayer(problem, [c], [x], backward=il2o.Unrolled(3))
+    short(costs)
+    assert torch.allclose(short(costs, warm_start=True)[0], solution, atol=1e-12)
+
+
 def test_many_unrolled_steps_are_the_solution() -> None:
     problem, parameters, variables, values = projection()
     values = [value.requires_grad_() for value in values]
@@ -187,6 +205,10 @@ def test_second_derivatives_with_a_failed_sample() -> None:
     # x = 1 / (2 p^2) where no constraint is active.
     assert torch.allclose(second[0], 3 / weights.detach()[0] ** 4)
     assert torch.equal(second[1], torch.zeros(2, dtype=f64))
+    alone = weights.detach()[1:].requires_grad_()
+    assert torch.equal(
+        torch.autograd.grad(layer(lows[1:], alone)[0].sum(), alone, create_graph=True)[0], torch.zeros(1, 2, dtype=f64)
+    )
 
 
 @pytest.mark.parametrize(

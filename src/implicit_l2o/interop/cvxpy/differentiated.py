@@ -82,7 +82,7 @@ class Differentiated(torch.autograd.Function):
         attached: Attached = ctx.attached
         vector, x, y = ctx.saved_tensors
         gradient = _first(attached, *(part.detach().numpy() for part in (x, y, of_x, of_y)))
-        if not torch.is_grad_enabled():
+        if not torch.is_grad_enabled() or attached.lost.all():
             return gradient, None, None, None
         rule = attached.rule.twice
         if rule is None:
