@@ -42,7 +42,7 @@ def main() -> None:
         "rows": layer.canonical.m,
         "reference_residual": float(reference.residual.max()),
     }
-    direction = _direction(values[0])
+    direction = direction_like(values[0])
     ends = [_loss(layer, values, direction, sign * STEP, weights) for sign in (1, -1)]
     slope = (ends[0] - ends[1]) / (2 * STEP)
     _say({"facts": facts})
@@ -75,10 +75,11 @@ def main() -> None:
                     "gradient_error": float((found - slope).abs() / slope.abs().clamp_min(1e-12)),
                 }
             )
-    _say({"facts": {"agreement_with_cvxpy": _agreement(standard, values, reference)}})
+    _say({"facts": {"agreement_with_cvxpy": agreement(standard, values, reference)}})
 
 
-def _direction(like: torch.Tensor) -> torch.Tensor:
+def direction_like(like: torch.Tensor) -> torch.Tensor:
+    """Of unit length, always the same."""
     direction = torch.randn(like.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     return direction / direction.norm()
 
@@ -89,7 +90,7 @@ def _loss(layer: CvxpyLayer, values: list[Any], direction: Any, step: float, wei
         return (x * weights).sum()
 
 
-def _agreement(standard: Standard, values: list[torch.Tensor], reference: Any) -> float | None:
+def agreement(standard: Standard, values: list[torch.Tensor], reference: Any) -> float | None:
     """The largest difference of the first sample's solution to CVXPY's; None where Clarabel does not get that far."""
     import cvxpy as cp
 

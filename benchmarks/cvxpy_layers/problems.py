@@ -87,7 +87,7 @@ def regularised_lp(n: int) -> Standard:
     return Standard(problem, [c], [x], lambda batch, rng: [rng.standard_normal((batch, n))])
 
 
-def max_flow(n: int) -> Standard:
+def max_flow(n: int, price: float = 0.01) -> Standard:
     side = max(3, round(np.sqrt(n / 2)))
     nodes = np.arange(side * side).reshape(side, side)
     arcs = np.concatenate(
@@ -101,7 +101,7 @@ def max_flow(n: int) -> Standard:
     N = sp.csc_array((np.repeat([1.0, -1.0], count), (rows, columns)), shape=(side * side, count))
     f, capacity = cp.Variable(count), cp.Parameter(count, nonneg=True)
     # Of all largest flows the cheapest one, which is unique.
-    cost = 0.01 * np.random.default_rng(3).uniform(0.5, 1.5, count)
+    cost = price * np.random.default_rng(3).uniform(0.5, 1.5, count)
     problem = cp.Problem(cp.Maximize(N[[0]] @ f - cost @ f), [N[1:-1] @ f == 0, f >= 0, f <= capacity])
     return Standard(problem, [capacity], [f], lambda batch, rng: [rng.uniform(0.5, 1.5, (batch, count))])
 

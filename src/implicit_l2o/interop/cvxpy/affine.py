@@ -20,10 +20,9 @@ class SparseMap(torch.autograd.Function):
         return torch.as_tensor((matrix @ p.detach().numpy().T).T)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Multiply by the transpose."""
-        return torch.as_tensor((ctx.matrix.T @ v.detach().numpy().T).T), None
+        return SparseMap.apply(v, ctx.matrix.T), None
 
 
 def parameter_vector(
@@ -37,11 +36,11 @@ def parameter_vector(
         value = value if batched[k] else value[None]
         if canonical.logarithms[k]:
             value = value.log()
-        if canonical.triangles[k]:
-            n = value.shape[-1]
-            rows, columns = torch.triu_indices(n, n)
+        kept = canonical.kept[k]
+        if kept is not None:
             # Both halves of a symmetric matrix share the derivative, as if it had been made symmetric before.
-            flat = ((value + value.mT) / 2)[:, rows, columns]
+            value = (value + value.mT) / 2 if kept.symmetric else value
+            flat = value.flatten(1)[:, torch.as_tensor(kept.entries)]
         else:
             flat = value.movedim(tuple(range(1, value.ndim)), tuple(range(value.ndim - 1, 0, -1))).reshape(
                 len(value), -1
@@ -68,6 +67,14 @@ def _matrix(place: Place, flat: Tensor) -> Tensor:
     kind, n = place.triangle
     if kind == "diagonal":
         return torch.diag_embed(flat)
+    if kind == "sparse":
+        assert place.entries is not None
+        size = int(np.prod(place.shape))
+        return (
+            flat.new_zeros(len(flat), size)
+            .index_copy(1, torch.as_tensor(place.entries), flat)
+            .reshape(-1, *place.shape)
+        )
     rows, columns = torch.triu_indices(n, n)
     if kind == "dual":  # scaled, the upper triangle by columns
         columns, rows = torch.tril_indices(n, n)

@@ -6,6 +6,8 @@ NeurIPS (2019), section 4.
 
 import contextlib
 import importlib
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -21,6 +23,14 @@ def require_cvxpy(what: str) -> None:
     for name in ("cvxpy", "clarabel"):
         if find_spec(name) is None:
             raise ModuleNotFoundError(f"{what} needs {name}: pip install 'implicit_l2o[cvxpy]'.", name=name)
+
+
+@contextlib.contextmanager
+def sparse_values() -> Iterator[None]:
+    """Without CVXPY's advice against reading the values of sparse parameters and variables, which it does itself."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "(Reading from|Writing to) a sparse CVXPY expression", RuntimeWarning)
+        yield
 
 
 def _cvxpy(module: str = "") -> Any:
@@ -58,9 +68,24 @@ class Place:
     start: int
     size: int
     shape: tuple[int, ...]
-    # () for entries in column-major order; ("primal", n) or ("dual", n) for the triangle of a symmetric matrix.
+    # None for all entries in column-major order; ("primal", n) or ("dual", n) for the triangle of a symmetric matrix,
+    # ("diagonal", n) for a diagonal, ("sparse", k) for k entries.
     triangle: tuple[str, int] | None = None
     exponential: bool = False
+    entries: np.ndarray | None = None  # which ones, row by row, of a sparse variable
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """Which entries of a parameter CVXPY keeps: those of an upper triangle, a diagonal, or a sparsity pattern.
+
+    Attributes:
+        entries: their places, row by row.
+        symmetric: whether the others are the same ones again.
+    """
+
+    entries: np.ndarray
+    symmetric: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +98,7 @@ class Canonical:
         Ab: `(m, n + 1)`: `[-A, b]`.
         cones: in the order of the rows.
         columns: first column of each parameter in the parameter vector.
-        triangles: parameters of which CVXPY keeps the upper triangle, by rows.
+        kept: which entries of a parameter CVXPY keeps; None for all of them.
         logarithms: parameters whose logarithm CVXPY's program takes (of geometric programs).
         places: of the variables that were asked for.
         everything: places of all variables of the problem, by their ids.
@@ -84,7 +109,7 @@ class Canonical:
     Ab: Entries
     cones: il2o.ConeProduct
     columns: tuple[int, ...]
-    triangles: tuple[bool, ...]
+    kept: tuple[Kept | None, ...]
     logarithms: tuple[bool, ...]
     places: tuple[Place, ...]
     everything: dict[int, Place]
@@ -100,7 +125,15 @@ class Canonical:
         return self.Ab.shape[0]
 
 
-def canonicalise(problem: Any, parameters: list[Any], variables: list[Any], *, gp: bool) -> Canonical:
+def canonicalise(
+    problem: Any,
+    parameters: list[Any],
+    variables: list[Any],
+    *,
+    gp: bool,
+    backend: str | None = None,
+    verbose: bool = False,
+) -> Canonical:
     """The cone program of a problem.
 
     Args:
@@ -108,6 +141,8 @@ def canonicalise(problem: Any, parameters: list[Any], variables: list[Any], *, g
         parameters: in the order in which values will come.
         variables: in the order in which solutions are wanted; dual variables of constraints as well.
         gp: whether it is a geometric program.
+        backend: that makes CVXPY's matrices; None for its own choice.
+        verbose: whether CVXPY says what it does.
 
     Raises:
         ValueError: the problem is not DPP, or not of these parameters and variables.
@@ -126,8 +161,8 @@ def canonicalise(problem: Any, parameters: list[Any], variables: list[Any], *, g
         target, _ = reduction.apply(problem)
         log_parameters, outer = reduction.canon_methods._parameters, reduction.var_id_map
     # Parameters in the matrix of a quadratic form are affine in P, where they need no square root.
-    with _cvxpy("utilities.scopes").quad_form_dpp_scope() if not gp else contextlib.nullcontext():
-        data, chain, _ = target.get_problem_data(solver=cp.CLARABEL)
+    with sparse_values(), _cvxpy("utilities.scopes").quad_form_dpp_scope() if not gp else contextlib.nullcontext():
+        data, chain, _ = target.get_problem_data(solver=cp.CLARABEL, canon_backend=backend, verbose=verbose)
     program = data[cp.settings.PARAM_PROB]
     if program.lower_bounds is not None or program.upper_bounds is not None or program.dir_cones:
         raise NotImplementedError("CvxpyLayer: this CVXPY keeps bounds outside the cones for Clarabel; use CVXPY 1.9.")
@@ -153,7 +188,7 @@ def canonicalise(problem: Any, parameters: list[Any], variables: list[Any], *, g
         Ab=_constraints(program),
         cones=_cones(data["dims"]),
         columns=tuple(program.param_id_to_col[parameter_ids.get(p.id, p.id)] for p in inner),
-        triangles=tuple(_is_triangle(p, parameter_ids) for p in inner),
+        kept=tuple(_kept(p, parameter_ids) for p in inner),
         logarithms=tuple(p in log_parameters for p in parameters),
         places=tuple(
             everything[v.id] if v.id in everything else _dual_place(v, of_duals[v.id], slices) for v in variables
@@ -198,15 +233,22 @@ def _check(problem: Any, parameters: list[Any], variables: list[Any], of_duals: 
             )
 
 
-def _is_triangle(parameter: Any, ids: dict[int, int]) -> bool:
-    """Whether CVXPY lowered a symmetric parameter to its upper triangle."""
+def _kept(parameter: Any, ids: dict[int, int]) -> Kept | None:
+    """What CVXPY lowered a parameter to, in its order."""
     if parameter.id not in ids or not getattr(parameter, "_has_dim_reducing_attr", False):
-        return False
+        return None
+    n = parameter.shape[-1]
     if any(parameter.attributes.get(a) for a in ("symmetric", "hermitian", "PSD", "NSD")):
-        return True
-    raise NotImplementedError(
-        f"CvxpyLayer does not take the attribute of parameter '{parameter.name()}' (diag, sparsity): declare it without."
-    )
+        rows, columns = np.triu_indices(n)
+        return Kept(rows * n + columns, symmetric=True)
+    if parameter.attributes.get("diag"):
+        return Kept(np.arange(n) * (n + 1), symmetric=False)
+    return Kept(_sparse_places(parameter), symmetric=False)
+
+
+def _sparse_places(leaf: Any) -> np.ndarray:
+    """The places of a sparse parameter's or variable's entries, row by row."""
+    return np.ravel_multi_index(leaf.sparse_idx, leaf.shape).astype(np.int64)
 
 
 def _quadratic(program: Any) -> Entries | None:
@@ -255,7 +297,8 @@ def _primal_place(variable: Any, start: int, gp: bool) -> Place:
     if variable.attributes.get("diag"):
         return Place(False, start, shape[0], shape, ("diagonal", shape[0]), gp)
     if variable.attributes.get("sparsity"):
-        raise NotImplementedError(f"CvxpyLayer does not return variable '{variable.name()}' with a sparsity attribute.")
+        entries = _sparse_places(variable)
+        return Place(False, start, len(entries), shape, ("sparse", len(entries)), gp, entries)
     return Place(False, start, variable.size, shape, None, gp)
 
 

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 import implicit_l2o as il2o
+from implicit_l2o.interop.cvxpy.canonical import sparse_values
 from implicit_l2o.interop.cvxpy.solution import ConicSolution
 
 
@@ -39,12 +40,14 @@ class CvxpyViolation(il2o.AbstractMeasure):
         if not isinstance(solution, ConicSolution):
             raise ValueError(f"'{self.name}' needs a ConicSolution as data; got {type(solution).__name__}.")
         own = [*self.constraint.variables(), *self.constraint.parameters()]
-        before = [leaf.value for leaf in own]
+        before = [leaf._value for leaf in own]  # which `save_value` does not take back where only a part is kept
         try:
-            return torch.tensor([self._of(solution, i) for i in range(len(solution.status))], dtype=inference.x.dtype)
+            with sparse_values():
+                found = [self._of(solution, i) for i in range(len(solution.status))]
+            return torch.tensor(found, dtype=inference.x.dtype)
         finally:
             for leaf, value in zip(own, before, strict=True):
-                leaf.save_value(value)
+                leaf._value = value
 
     def _of(self, solution: ConicSolution, sample: int) -> float:
         for variable in self.constraint.variables():

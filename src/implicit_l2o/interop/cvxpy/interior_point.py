@@ -75,13 +75,24 @@ def _clarabel() -> Any:
     return importlib.import_module("clarabel")
 
 
-# Names of SCS, ECOS and diffcp in code for cvxpylayers: tolerances and a limit mean the same in Clarabel ...
-_TOLERANCES = ("eps", "eps_abs", "eps_rel", "abstol", "reltol", "feastol")
+# Names of SCS, ECOS, Moreau and diffcp in code for cvxpylayers: tolerances and a limit mean the same in Clarabel ...
+_TOLERANCES = ("tol", "eps", "eps_abs", "eps_rel", "abstol", "reltol", "feastol")
 _LIMITS = ("max_iters",)
 # ... and these choose how those solvers go about it, which cannot be told from a polished answer.
 _OTHERS = {
     *("solve_method", "mode", "acceleration_lookback", "acceleration_interval", "use_indirect", "normalize", "alpha"),
-    *("scale", "rho_x", "adaptive_scale", "warm_starts", "n_jobs_forward", "n_jobs_backward", "time_limit_secs"),
+    *(
+        "auto_tune",
+        "eps_infeas",
+        "raise_on_error",
+        "scale",
+        "rho_x",
+        "adaptive_scale",
+        "warm_starts",
+        "n_jobs_forward",
+        "n_jobs_backward",
+        "time_limit_secs",
+    ),
     *("derivative_mode", "lsqr_iterations"),
 }
 

@@ -47,6 +47,14 @@ class ConePrograms:
         of_A = self.Ab[:, self._columns < self.canonical.n]
         return bool((of_A == of_A[:1]).all()) and (self.P is None or bool((self.P[:1] == self.P).all()))
 
+    def same_matrices(self, other: "ConePrograms") -> bool:
+        """Whether both batches share one P and one A."""
+        if not (self.shared and other.shared):
+            return False
+        inside = self._columns < self.canonical.n
+        same_A = np.array_equal(self.Ab[0, inside], other.Ab[0, inside])
+        return same_A and (self.P is None or other.P is None or np.array_equal(self.P[0], other.P[0]))
+
     @property
     def _columns(self) -> np.ndarray:
         return self.canonical.Ab.columns

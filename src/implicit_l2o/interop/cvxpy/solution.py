@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 import implicit_l2o as il2o
+from implicit_l2o.interop.cvxpy.program import ConePrograms
 
 # In the words of cone programs where they differ from those of iterations.
 _WORDS = {
@@ -84,3 +86,14 @@ def failed(status: Tensor) -> Tensor:
     """Samples without an answer."""
     kinds = (il2o.Status.NONFINITE, il2o.Status.DIVERGED, il2o.Status.INFEASIBLE)
     return torch.isin(status, torch.tensor([int(kind) for kind in kinds]))
+
+
+def objectives(
+    programs: ConePrograms, x: np.ndarray, y: np.ndarray, vector: np.ndarray
+) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+    """The relative gap of primal and dual objectives, and the primal one with its constant."""
+    curved = (x * programs.curvature(x)).sum(1)
+    linear, fixed = (programs.q * x).sum(1), (programs.b * y).sum(1)
+    gap = np.abs(curved + linear + fixed) / (1 + np.abs(curved / 2 + linear))
+    constant = np.asarray((programs.canonical.q.map @ vector.T).T)[:, -1]
+    return torch.as_tensor(gap), torch.as_tensor(curved / 2 + linear + constant)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 import implicit_l2o as il2o
 from implicit_l2o.interop.cvxpy.interior_point import Points, check_options, solve_by_clarabel
@@ -70,13 +70,10 @@ class Forward:
         if self.solver == "splitting":
             return self._by_splitting(programs, start)
         pattern = pattern_of(programs.canonical) if self.solver in ("auto", "batched") else None
-        if pattern is not None and pattern.fits(len(programs)):
+        # Without a constraint there is one linear equation, and chunks of no rows.
+        if pattern is not None and programs.canonical.m and pattern.fits(len(programs)):
             return self._by_chunks(pattern, programs, start)
-        solved = self._by_clarabel(programs)
-        missed = np.flatnonzero(solved.points.status == il2o.Status.MAX_STEPS)
-        if self.solver == "clarabel" or not len(missed):
-            return solved
-        return _merge(solved, missed, self._by_splitting(programs.take(missed), solved.points.take(missed)))
+        return self._by_clarabel(programs, and_splitting=self.solver != "clarabel")
 
     def _by_chunks(self, pattern: Pattern, programs: ConePrograms, start: Points | None) -> Solved:
         """Eight samples at a time; those that are not solved to the goal of the polish go to Clarabel."""
@@ -97,26 +94,20 @@ class Forward:
         missed = np.flatnonzero(~good)
         if not len(missed):
             return solved
-        other = replace(self, solver="auto")._by_clarabel(programs.take(missed))
-        open_ = np.flatnonzero(other.points.status == int(il2o.Status.MAX_STEPS))
-        if len(open_):
-            again = programs.take(missed[open_])
-            other = _merge(other, open_, self._by_splitting(again, other.points.take(open_)))
-        for mine, theirs in (
-            (solved.points.x, other.points.x),
-            (solved.points.w, other.points.w),
-            (solved.points.status, other.points.status),
-            (solved.residual, other.residual),
-        ):
-            mine[missed] = theirs
-        solved.points.steps[missed] += other.points.steps
-        return solved
+        return _put(solved, missed, self._by_clarabel(programs.take(missed), and_splitting=True))
 
-    def _by_clarabel(self, programs: ConePrograms) -> Solved:
-        points = solve_by_clarabel(programs, self.options, self.workers)
-        return self._finish(programs, points)
+    def _by_clarabel(self, programs: ConePrograms, *, and_splitting: bool) -> Solved:
+        """Clarabel, then the splitting for those that it did not solve."""
+        solved = self.judge(programs, solve_by_clarabel(programs, self.options, self.workers))
+        missed = np.flatnonzero(solved.points.status == int(il2o.Status.MAX_STEPS))
+        if not and_splitting or not len(missed):
+            return solved
+        other = self._by_splitting(programs.take(missed), solved.points.take(missed))
+        better = other.residual < solved.residual[missed]
+        # Factors are those of a whole batch, which these no longer are.
+        return replace(_put(solved, missed[better], other, better), kkt=None)
 
-    def _finish(self, programs: ConePrograms, points: Points) -> Solved:
+    def judge(self, programs: ConePrograms, points: Points) -> Solved:
         """Polish those that have an answer, and judge them."""
         scale = sizes(programs, points)
         lost = np.isin(points.status, [int(il2o.Status.INFEASIBLE), int(il2o.Status.DIVERGED)])
@@ -152,7 +143,7 @@ class Forward:
             status = np.full(len(x), int(il2o.Status.MAX_STEPS))
             if level >= 1:
                 status = certificates(programs, splitting, moved.numpy(), status)
-            solved = self._finish(programs, Points(x, w, status, steps))
+            solved = self.judge(programs, Points(x, w, status, steps))
             if bool((solved.points.status != il2o.Status.MAX_STEPS).all()):
                 break
             step *= _balance(programs, x, w, solved.points.status)
@@ -218,12 +209,27 @@ def _balance(programs: ConePrograms, x: np.ndarray, w: np.ndarray, status: np.nd
     return float(np.clip(np.exp(np.log(ratio).mean()), 0.05, 20.0))
 
 
-def _merge(whole: Solved, index: np.ndarray, part: Solved) -> Solved:
-    """With another try at some samples, where it is better."""
-    better = part.residual < whole.residual[index]
-    index, points, residual = index[better], whole.points, whole.residual.copy()
-    x, w, status, steps = (getattr(points, name).copy() for name in ("x", "w", "status", "steps"))
-    x[index], w[index], status[index] = part.points.x[better], part.points.w[better], part.points.status[better]
-    steps[index] += part.points.steps[better]
-    residual[index] = part.residual[better]
-    return Solved(Points(x, w, status, steps), residual, None)
+def _put(whole: Solved, index: np.ndarray, part: Solved, rows: np.ndarray | slice = slice(None)) -> Solved:
+    """With another try at some samples: `rows` of it in the places `index`."""
+    x, w, status, steps = (getattr(whole.points, name).copy() for name in ("x", "w", "status", "steps"))
+    residual = whole.residual.copy()
+    for mine, theirs in (
+        (x, part.points.x),
+        (w, part.points.w),
+        (status, part.points.status),
+        (residual, part.residual),
+    ):
+        mine[index] = theirs[rows]
+    steps[index] += part.points.steps[rows]
+    return Solved(Points(x, w, status, steps), residual, whole.kkt)
+
+
+def spread(solved: Solved, good: Int[np.ndarray, " k"], programs: ConePrograms) -> Solved:
+    """The whole batch from its samples `good`, with zeros and NONFINITE where a number was missing."""
+    count, points = len(programs), solved.points
+    x, w = np.zeros((count, programs.canonical.n)), np.zeros((count, programs.canonical.m))
+    status, steps = np.full(count, int(il2o.Status.NONFINITE)), np.zeros(count, int)
+    residual = np.full(count, np.inf)
+    x[good], w[good], status[good], steps[good] = points.x, points.w, points.status, points.steps
+    residual[good] = solved.residual
+    return Solved(Points(x, w, status, steps), residual, solved.kkt)

@@ -17,8 +17,15 @@ _SIGNS = {
 _SYMMETRY = 1e-6  # relative to the largest entry; float32 products are no more symmetric than that
 
 
+def dense(values: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Sparse tensors as dense ones."""
+    return tuple(
+        value.to_dense() if isinstance(value, Tensor) and value.layout != torch.strided else value for value in values
+    )
+
+
 def check_values(
-    problem: Any, parameters: Sequence[Any], canonical: Canonical, values: tuple[Tensor, ...]
+    parameters: Sequence[Any], canonical: Canonical, values: tuple[Tensor, ...]
 ) -> tuple[int | None, tuple[bool, ...]]:
     """The batch size, None where no value has a batch, and which values have one.
 
@@ -82,6 +89,7 @@ def _check_attributes(k: int, value: Tensor, parameter: Any) -> None:
             raise ValueError(
                 f"Parameter value must be {word}: {_named(k, parameter)} has {float(value.flatten()[worst]):g}."
             )
+    _check_places(k, value, parameter)
     symmetric = [a for a in ("symmetric", "PSD", "NSD") if parameter.attributes.get(a)]
     if not symmetric or not bool(torch.isfinite(value).all()):
         return
@@ -96,3 +104,22 @@ def _check_attributes(k: int, value: Tensor, parameter: Any) -> None:
                 f"Parameter value must be {word} semidefinite: {_named(k, parameter)} has the eigenvalue "
                 f"{sign * float(least):g}."
             )
+
+
+def _check_places(k: int, value: Tensor, parameter: Any) -> None:
+    """Zeros where a diagonal or sparse parameter has none but them."""
+    pattern = parameter.attributes.get("sparsity")
+    if not parameter.attributes.get("diag") and not pattern:
+        return
+    free = torch.zeros(tuple(parameter.shape), dtype=torch.bool)
+    if pattern:
+        free[tuple(torch.as_tensor(index) for index in parameter.sparse_idx)] = True
+    else:
+        free.fill_diagonal_(True)
+    outside = value.masked_fill(free.to(value.device), 0.0)
+    if bool((outside != 0).any()):
+        worst = int(outside.abs().nan_to_num(torch.inf).flatten().argmax())
+        what = "zero outside of the sparsity pattern" if pattern else "diagonal"
+        raise ValueError(
+            f"Parameter value must be {what}: {_named(k, parameter)} has {float(value.flatten()[worst]):g}."
+        )
