@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 
 import implicit_l2o as il2o
-from implicit_l2o.interop.cvxpy.projections import groups, take
+from implicit_l2o.interop.cvxpy.projections import from_matrices, groups, take, to_matrices, triangle
 
 DELTA = 1e-7  # what D and I - D are enlarged by: eigenvalues of E between this and its inverse leave room for rounding
 SLIM = 6  # entries of a second-order cone up to which its block of the equations is dense
@@ -124,6 +124,48 @@ class SecondOrder(AbstractBend):
         return -E
 
 
+@dataclass(frozen=True, eq=False)
+class Semidefinite(AbstractBend):
+    """Of semidefinite cones: `V (D o (V^T X V)) V^T`, with divided differences of `max(., 0)` in the eigenvectors V."""
+
+    places: Int[np.ndarray, "cones d"]
+    vectors: Float[np.ndarray, "B cones n n"]
+    differences: Float[np.ndarray, "B cones n n"]
+
+    @classmethod
+    def at(cls, places: Int[np.ndarray, "cones d"], matrices: Float[np.ndarray, "B cones n n"]) -> "Semidefinite":
+        """At a point."""
+        values, vectors = np.linalg.eigh(matrices)
+        positive = np.maximum(values, 0.0)
+        size = np.abs(values)[..., :, None] + np.abs(values)[..., None, :]
+        mixed = (positive[..., :, None] + positive[..., None, :]) / np.where(size > 0, size, 1.0)
+        return cls(places, vectors, mixed)
+
+    def apply(self, v: Rows) -> Rows:
+        """`D v`."""
+        return self._apply(self.differences, v)
+
+    def inverse(self, v: Rows) -> Rows:
+        """By the inverse eigenvalues."""
+        return self._apply(1.0 / (self.differences - 1.0 - DELTA), v)
+
+    def _apply(self, by: np.ndarray, v: Rows) -> Rows:
+        V, transposed = self.vectors, self.vectors.swapaxes(-1, -2)
+        return from_matrices(V @ (by * (transposed @ to_matrices(v, V.shape[-1]) @ V)) @ transposed)
+
+    def entries(self) -> Float[np.ndarray, "B cones entries"]:
+        """The lower triangles, by rows."""
+        V = self.vectors
+        rows, columns, scale, _ = triangle(V.shape[-1])
+        by = _stretched(self.differences[..., rows, columns])
+        # Columns are the triangles of symmetric products of eigenvectors, which are orthonormal.
+        first, second = V[..., rows, :], V[..., columns, :]
+        M = first[..., rows] * second[..., columns] + first[..., columns] * second[..., rows]
+        M *= scale[:, None] * scale / 2
+        i, j = np.tril_indices(len(rows))
+        return -((M * by[..., None, :]) @ M.swapaxes(-1, -2))[..., i, j]
+
+
 def _stretched(values: np.ndarray) -> np.ndarray:
     """Eigenvalues of E for those of D."""
     return (values + DELTA) / (1.0 + DELTA - values)
@@ -134,6 +176,8 @@ def bends_at(cones: il2o.ConeProduct, w: Float[np.ndarray, "B m"]) -> tuple[Abst
     out: list[AbstractBend] = []
     for _, places in groups(cones, "second_order"):
         out.append(SecondOrder.at(places, take(w, places)))
+    for order, places in groups(cones, "semidefinite"):
+        out.append(Semidefinite.at(places, to_matrices(take(w, places), order)))
     if cones.exponential:
         out.append(Triples.at(cones, w))
     return tuple(out)

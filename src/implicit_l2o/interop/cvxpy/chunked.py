@@ -32,8 +32,9 @@ def interior_points(pattern: Pattern, programs: ConePrograms) -> Points:
     q, b = to_chunks(programs.q), to_chunks(programs.b)
     x, s, z = np.empty_like(q), np.empty_like(b), np.empty_like(b)
     taken = np.zeros((len(q), q.shape[2]), int)
-    # Second-order cones leave about half of the digits, which the polish needs no more of.
-    tolerance = _CLOSE if programs.P is None and not programs.cones.second_order else _ROUGH
+    # Second-order and semidefinite cones leave about half of the digits, which the polish needs no more of.
+    curved = programs.cones.second_order or programs.cones.semidefinite
+    tolerance = _CLOSE if programs.P is None and not curved else _ROUGH
     iterate_all(pattern.structure, pattern.values(programs), q, b, tolerance, _STEPS, pattern.shift, x, s, z, taken)
     count = len(programs)
     steps = taken.reshape(-1)[:count]

@@ -17,8 +17,9 @@ class Structure(NamedTuple):
     """What the samples have in common: sizes, the pattern of the equations and where the entries of E start.
 
     Rows up to `zero` are equations, up to `first` inequalities. `seconds` has a row, a size, the place of the first entry
-    and the first of two more unknowns for each second-order cone (-1 where its block is dense), `triples` a row and the
-    place of the first entry for each exponential cone.
+    and the first of two more unknowns for each second-order cone (-1 where its block is dense), `matrices` a row, an order,
+    the place of the first entry and of the first square's entry for each semidefinite cone, `triples` a row and the place of
+    the first entry for each exponential cone.
     """
 
     n: int
@@ -30,6 +31,7 @@ class Structure(NamedTuple):
     linear: int
     curved: int
     seconds: np.ndarray
+    matrices: np.ndarray
     triples: np.ndarray
     rows: np.ndarray
     columns: np.ndarray

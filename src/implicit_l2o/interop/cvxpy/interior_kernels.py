@@ -12,13 +12,14 @@ import numpy as np
 from implicit_l2o._numba import compiled
 from implicit_l2o.interop.cvxpy import exponential_kernels as exponential
 from implicit_l2o.interop.cvxpy import second_order_kernels as second
+from implicit_l2o.interop.cvxpy import semidefinite_kernels as semidefinite
 from implicit_l2o.interop.cvxpy.equation_kernels import factor_one, halve, multiply_corner, refined, room
 from implicit_l2o.interop.cvxpy.ldl_kernels import multiply
 
 _LONGEST = 0.99  # of the way to the boundary
 _SHORT = 0.1  # step after which a sample is centred
 _STALLED = 1e-4  # step at which rounding has the last word
-_SHORTER = 0.97  # ... of second-order cones, where longer steps end far from the central path
+_SHORTER = 0.97  # ... of second-order and semidefinite cones, where longer steps end far from the central path
 
 
 class Scaling(NamedTuple):
@@ -27,6 +28,7 @@ class Scaling(NamedTuple):
     eta: np.ndarray
     w: np.ndarray
     scaled: np.ndarray
+    matrices: semidefinite.Matrices
 
 
 @compiled
@@ -50,6 +52,9 @@ def centre(t, point):
             point[i, s] = 1.0
         for k in range(len(t.seconds)):
             point[t.seconds[k, 0], s] = 1.0
+        for k in range(len(t.matrices)):
+            for j in range(t.matrices[k, 1]):
+                point[t.matrices[k, 0] + j * (j + 3) // 2, s] = 1.0
         for k in range(len(t.triples)):
             for a in range(3):
                 point[t.triples[k, 0] + a, s] = exponential.central[a]
@@ -85,11 +90,12 @@ def scale(t, values, s_, z, mu, scaling):
         for s in range(8):
             values[t.linear + i, s] = 0.0 if i < t.zero else -s_[i, s] / z[i, s]
     second.scale(t, values, s_, z, scaling.eta, scaling.w, scaling.scaled)
+    semidefinite.scale(t, values, s_, z, scaling.matrices)
     exponential.scale(t, values, z, mu)
 
 
 @compiled
-def longest(t, s_, z, ds, dz, most, out):
+def longest(t, s_, z, ds, dz, most, scaling, out):
     """How far each sample may go, at most `most`."""
     for s in range(8):
         out[s] = most
@@ -104,6 +110,8 @@ def longest(t, s_, z, ds, dz, most, out):
         for s in range(8):
             out[s] = second.longest(s_, ds, row, size, s, out[s])
             out[s] = second.longest(z, dz, row, size, s, out[s])
+    semidefinite.directions(t, ds, dz, scaling.matrices)
+    semidefinite.longest(t, scaling.matrices, out)
     exponential.longest(t, s_, z, ds, dz, out)
 
 
@@ -117,6 +125,7 @@ def complement(t, s_, z, ds, dz, target, scaling, corrected, fixed):
         for s in range(8):
             fixed[i, s] += (ds[i, s] * dz[i, s] - target[s]) / z[i, s]
     second.correct(t, scaling.eta, scaling.w, scaling.scaled, ds, dz, target, fixed)
+    semidefinite.correct(t, scaling.matrices, target, fixed)
     exponential.correct(t, z, target, fixed)
 
 
@@ -148,7 +157,7 @@ def residuals(t, q, b, x, s_, z, sizes, both, rest, mu, error, work):
 def iterate(t, values, q, b, tolerance, steps, shift, x, s_, z, taken, work):
     """The method on one chunk: `x`, `s_`, `z` and the steps that each sample took, up to `steps` where it did not end."""
     n, m, size = t.n, t.m, t.size
-    scaling = Scaling(np.empty((len(t.seconds), 8)), np.empty((m, 8)), np.empty((m, 8)))
+    scaling = Scaling(np.empty((len(t.seconds), 8)), np.empty((m, 8)), np.empty((m, 8)), semidefinite.matrices_of(t))
     halve(t, values, work, 0, t.linear)
     begin(t, values, q, b, x, s_, z, scaling, work, shift)
     both, right, d = np.zeros((size, 8)), np.zeros((size, 8)), np.empty((size, 8))
@@ -156,7 +165,7 @@ def iterate(t, values, q, b, tolerance, steps, shift, x, s_, z, taken, work):
     fixed, sizes = np.empty((m, 8)), np.ones((2, 8))
     mu, alpha, sigma, error = np.empty(8), np.empty(8), np.empty(8), np.empty(8)
     short = np.zeros(8, np.bool_)
-    active, fraction = np.ones(8, np.bool_), _SHORTER if len(t.seconds) else _LONGEST
+    active, fraction = np.ones(8, np.bool_), _SHORTER if len(t.seconds) + len(t.matrices) else _LONGEST
     for s in range(8):
         for i in range(n):
             sizes[0, s] = max(sizes[0, s], abs(q[i, s]))
@@ -191,7 +200,7 @@ def iterate(t, values, q, b, tolerance, steps, shift, x, s_, z, taken, work):
             for i in range(m):
                 for s in range(8):
                     ds[i, s] = 0.0 if i < t.zero else corner[n + i, s] - fixed[i, s]
-            longest(t, s_, z, ds, dz, 1.0 / fraction if corrected else 1.0, alpha)
+            longest(t, s_, z, ds, dz, 1.0 / fraction if corrected else 1.0, scaling, alpha)
             for s in range(8):
                 # After a short step one that only goes back to the central path.
                 sigma[s] = 1.0 if short[s] else (1.0 - alpha[s]) ** 3

@@ -50,10 +50,10 @@ class CvxpyLayer(nn.Module):
         variables: those whose values are wanted: of the problem, or dual variables of its constraints.
         backward: `Implicit()`, `JFB()` or `Neumann(k)`; `Implicit(solver)` with a solver of one's own iterates on the
             splitting map instead of factoring.
-        solver: of the forward pass: "batched" (an interior-point method on eight samples at a time, for linear, quadratic,
-            second-order and exponential-cone programs; needs numba), "clarabel", "splitting", or "auto": "batched" where
-            that is possible and Clarabel otherwise. The names of cvxpylayers' solvers are taken for "auto", but for "CLARABEL"
-            ("DIFFCP", "SCS", "ECOS", "MOREAU"): the polished answer is the same.
+        solver: of the forward pass: "batched" (an interior-point method on eight samples at a time, for all cones but power
+            cones; needs numba), "clarabel", "splitting", or "auto": "batched" where that is possible and Clarabel otherwise.
+            The names of cvxpylayers' solvers are taken for "auto", but for "CLARABEL" ("DIFFCP", "SCS", "ECOS", "MOREAU"):
+            the polished answer is the same.
         gp: whether it is a (log-log convex) geometric program.
         solver_args: settings of Clarabel by their names, as `{"max_iter": 100}`; the common ones of SCS, ECOS and diffcp are
             translated (`eps`, `max_iters`) or have no effect (`acceleration_lookback`, `mode`, ...).
@@ -121,8 +121,7 @@ class CvxpyLayer(nn.Module):
             require_numba('CvxpyLayer(solver="batched")')
             if not takes(self.canonical):
                 raise ValueError(
-                    'CvxpyLayer: the solver "batched" takes zero, nonnegative, second-order and exponential cones; got '
-                    f"{self.canonical.cones}."
+                    f'CvxpyLayer: the solver "batched" takes all cones but power cones; got {self.canonical.cones}.'
                 )
         self._watch = ZeroWatch()
         self._last: tuple[ConePrograms, Points] | None = None

@@ -92,13 +92,14 @@ class Pattern:
         shape = ldl.symbolic(size, upper.indptr.astype(np.int64), upper.indices.astype(np.int32))
         places = ldl.places_of(size, shape[0], shape[1], rank[rows], rank[columns])
         signs = np.concatenate([np.ones(n), -np.ones(m), np.tile([1.0, -1.0], corner.more // 2)])[order]
-        degree = max(1, cones.nonnegative + len(cones.second_order) + 3 * cones.exponential)
+        degree = cones.nonnegative + len(cones.second_order) + sum(cones.semidefinite) + 3 * cones.exponential
         structure = equations.Structure(
-            *(n, m, size, cones.zero, first, degree, linear, linear + first),
-            *(corner.seconds, corner.triples, rows, columns, places, order, signs, shape),
+            *(n, m, size, cones.zero, first, max(1, degree), linear, linear + first),
+            *(corner.seconds, corner.matrices, corner.triples, rows, columns, places, order, signs, shape),
         )
         first_entries = np.zeros(m, int)
         first_entries[corner.seconds[:, 0]] = corner.seconds[:, 2]
+        first_entries[corner.matrices[:, 0]] = corner.matrices[:, 2]
         first_entries[corner.triples[:, 0]] = corner.triples[:, 1]
         return cls(structure, from_P, from_A, _REGULAR * signs, first_entries)
 
@@ -126,20 +127,21 @@ class _Corner:
     Attributes:
         parts: their rows and columns, in the equations.
         more: unknowns beside those of the program.
-        seconds, triples: for the kernels.
+        seconds, matrices, triples: for the kernels.
     """
 
     parts: list[tuple[np.ndarray, np.ndarray]]
     more: int
     seconds: np.ndarray
+    matrices: np.ndarray
     triples: np.ndarray
 
     @classmethod
     def of(cls, cones: il2o.ConeProduct, n: int, entry: int) -> "_Corner":
         """Go through the cones."""
         parts: list[tuple[np.ndarray, np.ndarray]] = []
-        seconds, triples, more, row = [], [], 0, cones.zero + cones.nonnegative
-        start = n + cones.size
+        seconds, matrices, triples, more, row = [], [], [], 0, cones.zero + cones.nonnegative
+        start, square = n + cones.size, 0
         for size in cones.second_order:
             own = n + row + np.arange(size)
             if size > SLIM:
@@ -152,11 +154,17 @@ class _Corner:
                 seconds.append((row, size, entry, -1))
                 entry += size * (size + 1) // 2
             row += size
+        for order in cones.semidefinite:
+            size = order * (order + 1) // 2
+            parts.append(_triangle(n + row + np.arange(size)))
+            matrices.append((row, order, entry, square))
+            row, entry, square = row + size, entry + size * (size + 1) // 2, square + order * order
         for _ in range(cones.exponential):
             parts.append(_triangle(n + row + np.arange(3)))
             triples.append((row, entry))
             row, entry = row + 3, entry + 6
-        return cls(parts, more, np.array(seconds, int).reshape(-1, 4), np.array(triples, int).reshape(-1, 2))
+        tables = ((seconds, 4), (matrices, 4), (triples, 2))
+        return cls(parts, more, *(np.array(table, int).reshape(-1, width) for table, width in tables))
 
 
 def _triangle(own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -165,9 +173,8 @@ def _triangle(own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def takes(canonical: Canonical) -> bool:
-    """Whether there is none but zero, nonnegative, second-order and exponential cones."""
-    cones = canonical.cones
-    return canonical.n > 0 and not (cones.semidefinite or cones.power)
+    """Whether there are no power cones."""
+    return canonical.n > 0 and not canonical.cones.power
 
 
 def pattern_of(canonical: Canonical) -> Pattern | None:
