@@ -17,7 +17,8 @@ pytest.importorskip("numba", reason="numba is in the extra 'cvxpy'")
 from implicit_l2o.interop.cvxpy import CvxpyLayer  # noqa: E402
 from implicit_l2o.interop.cvxpy import ldl_kernels as ldl  # noqa: E402
 from implicit_l2o.interop.cvxpy.chunked import Chunked  # noqa: E402
-from implicit_l2o.interop.cvxpy.pattern import from_chunks, pattern_of, to_chunks  # noqa: E402
+from implicit_l2o.interop.cvxpy.chunks import from_chunks, to_chunks  # noqa: E402
+from implicit_l2o.interop.cvxpy.pattern import pattern_of  # noqa: E402
 
 f64 = torch.float64
 

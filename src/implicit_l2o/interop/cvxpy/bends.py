@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float, Int
 
 import implicit_l2o as il2o
-from implicit_l2o.interop.cvxpy.projections import from_matrices, groups, take, to_matrices, triangle
+from implicit_l2o.interop.cvxpy.chunks import from_chunks, to_chunks
+from implicit_l2o.interop.cvxpy.projections import from_matrices, groups, take, to_matrices
 
 DELTA = 1e-7  # what D and I - D are enlarged by: eigenvalues of E between this and its inverse leave room for rounding
 SLIM = 6  # entries of a second-order cone up to which its block of the equations is dense
@@ -155,15 +156,20 @@ class Semidefinite(AbstractBend):
 
     def entries(self) -> Float[np.ndarray, "B cones entries"]:
         """The lower triangles, by rows."""
-        V = self.vectors
-        rows, columns, scale, _ = triangle(V.shape[-1])
-        by = _stretched(self.differences[..., rows, columns])
-        # Columns are the triangles of symmetric products of eigenvectors, which are orthonormal.
-        first, second = V[..., rows, :], V[..., columns, :]
-        M = first[..., rows] * second[..., columns] + first[..., columns] * second[..., rows]
-        M *= scale[:, None] * scale / 2
-        i, j = np.tril_indices(len(rows))
-        return -((M * by[..., None, :]) @ M.swapaxes(-1, -2))[..., i, j]
+        from implicit_l2o.interop.cvxpy.bend_kernels import stretched_all  # which compiles
+
+        order = self.vectors.shape[-1]
+        size, shape = order * (order + 1) // 2, self.differences.shape
+        # Falling eigenvalues: pairs of two that are not positive have the least value, which is left to the diagonal.
+        V, differences = self.vectors[..., ::-1].swapaxes(-1, -2), self.differences[..., ::-1, ::-1]
+        positive = np.diagonal(differences, axis1=-2, axis2=-1) > 0
+        base = _stretched(np.zeros(()))
+        twice = np.where(positive[..., None, :], 0.5, 1.0)  # both (p, q) and (q, p) are added
+        weights = np.where(positive[..., :, None], twice * (_stretched(differences) - base), 0.0)
+        V, weights = (to_chunks(part.reshape(-1, order * order)) for part in (V, weights))
+        out = np.empty((len(V), size * (size + 1) // 2, V.shape[2]))
+        stretched_all(V, weights, int(positive.sum(-1).max(initial=0)), order, float(base), out)
+        return from_chunks(out, shape[0] * shape[1]).reshape(*shape[:2], -1)
 
 
 def _stretched(values: np.ndarray) -> np.ndarray:

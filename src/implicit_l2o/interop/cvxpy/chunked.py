@@ -5,7 +5,7 @@ Of the equations in `kkt`, with `u = (D - I) dw` as an unknown and `E = D (I - D
 refinement in the equations of `kkt` takes that out again.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -13,12 +13,14 @@ from jaxtyping import Bool, Float
 import implicit_l2o as il2o
 from implicit_l2o.interop.cvxpy import equation_kernels as equations
 from implicit_l2o.interop.cvxpy.bends import AbstractBend, bends_at
+from implicit_l2o.interop.cvxpy.chunks import from_chunks, to_chunks
 from implicit_l2o.interop.cvxpy.interior_kernels import iterate_all
 from implicit_l2o.interop.cvxpy.interior_point import Points
-from implicit_l2o.interop.cvxpy.pattern import Pattern, from_chunks, to_chunks
+from implicit_l2o.interop.cvxpy.pattern import Pattern
 from implicit_l2o.interop.cvxpy.program import ConePrograms
 from implicit_l2o.interop.cvxpy.projections import project, put, take
 
+_NEAR = 1e-9  # relative to w, up to where factors are kept
 _LARGE = 1e20  # in E, for an idle inequality
 _ROUGH = 1e-8  # tolerance of the interior-point method on quadratic programs, whose answers are polished ...
 _CLOSE = 1e-10  # ... and where active sets show later, or a step of the polish costs more than one of that method
@@ -53,6 +55,7 @@ class Chunked:
         programs: the batch.
         free: `(B, first)` which inequalities are idle.
         bends: derivatives of the projections onto other cones.
+        factored: `w` where they were factored, which may be a little away: refinement makes up for it.
         values: entries of the equations.
         low, diagonal: their factors.
     """
@@ -61,18 +64,23 @@ class Chunked:
     programs: ConePrograms
     free: Bool[np.ndarray, "B first"]
     bends: tuple[AbstractBend, ...]
+    factored: Float[np.ndarray, "B m"]
     values: np.ndarray
     low: np.ndarray
     diagonal: np.ndarray
 
     @classmethod
     def at(cls, pattern: Pattern, programs: ConePrograms, w: np.ndarray, known: "Chunked | None") -> "Chunked":
-        """Factor the equations at `w`; nothing is done where `known` has the same ones."""
+        """Factor the equations at `w`; the factors of `known` are kept where its equations are about the same."""
         t = pattern.structure
         free = w[:, : t.first] > 0
         free[:, : t.zero] = False
-        if known is not None and not known.bends and np.array_equal(free, known.free):
-            return known
+        bends = bends_at(programs.cones, w)
+        if known is not None and np.array_equal(free, known.free):
+            if not bends:
+                return known
+            if np.abs(w - known.factored).max(initial=0.0) <= _NEAR * (1.0 + np.abs(w).max(initial=0.0)):
+                return replace(known, bends=bends)
         if known is None:
             values = pattern.values(programs)
             low = np.empty((len(values), pattern.fill, values.shape[2]))
@@ -80,7 +88,6 @@ class Chunked:
         else:
             values, low, diagonal = known.values, known.low, known.diagonal
         which = np.arange(len(values))
-        bends = bends_at(programs.cones, w)
         entries = np.empty((len(w), len(t.rows) - t.linear))
         entries[:, : t.first] = np.where(free, -_LARGE, 0.0)
         for bend in bends:
@@ -92,7 +99,7 @@ class Chunked:
             which = np.flatnonzero(changed.any((1, 2)))
         values[:, t.linear :] = to_chunks(entries)
         equations.factor_all(t, values, pattern.shift, low, diagonal, which)
-        return cls(pattern, programs, free, bends, values, low, diagonal)
+        return cls(pattern, programs, free, bends, w, values, low, diagonal)
 
     def solve(
         self, top: Float[np.ndarray, "B n"], bottom: Float[np.ndarray, "B m"], *, transposed: bool

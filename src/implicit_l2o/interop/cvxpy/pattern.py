@@ -12,34 +12,19 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 import scipy.sparse.linalg as spla
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 
 import implicit_l2o as il2o
 from implicit_l2o._numba import has_numba
 from implicit_l2o.interop.cvxpy.bends import SLIM
 from implicit_l2o.interop.cvxpy.canonical import Canonical
+from implicit_l2o.interop.cvxpy.chunks import WIDTH, Chunks, to_chunks
 from implicit_l2o.interop.cvxpy.program import ConePrograms
 
-WIDTH = 8  # samples of a chunk, as the kernels have it
 _REGULAR = 1e-9  # what is added to the pivots
 _ROOM = 2e9  # bytes
 
 _KNOWN: "weakref.WeakKeyDictionary[Canonical, Pattern | None]" = weakref.WeakKeyDictionary()
-
-Chunks = Float[np.ndarray, "chunks rows 8"]
-
-
-def to_chunks(rows: Shaped[np.ndarray, "B k"]) -> Shaped[np.ndarray, "chunks k 8"]:
-    """Eight samples in the last axis; the last sample again where their number is no multiple of eight."""
-    count = -len(rows) % WIDTH
-    if count:
-        rows = np.concatenate([rows, np.broadcast_to(rows[-1:], (count, rows.shape[1]))])
-    return np.ascontiguousarray(rows.reshape(-1, WIDTH, rows.shape[1]).transpose(0, 2, 1))
-
-
-def from_chunks(chunks: Chunks, batch: int) -> Float[np.ndarray, "B k"]:
-    """One row a sample."""
-    return np.ascontiguousarray(chunks.transpose(0, 2, 1).reshape(-1, chunks.shape[1])[:batch])
 
 
 @dataclass(frozen=True, eq=False)

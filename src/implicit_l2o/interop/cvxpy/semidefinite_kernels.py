@@ -177,18 +177,39 @@ def scale(t, values, s_, z, mats):
 @compiled
 def kronecker(W, order, values, e):
     """`-E` of `E X = W X W`, the lower triangle by rows."""
-    half = math.sqrt(0.5)
+    size, factors = order * (order + 1) // 2, np.empty((2, 8))
+    values[e : e + size * (size + 1) // 2] = 0.0
+    row = e
     for j in range(order):
         for i in range(j + 1):
-            of_row = half if i == j else 1.0
+            at = row
             for k in range(j + 1):
-                for h in range(k + 1 if k < j else i + 1):
-                    by = -of_row * (half if h == k else 1.0)
+                count = k + 1 if k < j else i + 1
+                for s in range(8):
+                    factors[0, s], factors[1, s] = -W[i * order + k, s], -W[j * order + k, s]
+                add_scaled(values, at, factors, 0, W, j * order, count)
+                add_scaled(values, at, factors, 1, W, i * order, count)
+                at += count
+            row = at
+    scale_diagonals(values, e, order)
+
+
+@compiled
+def scale_diagonals(values, e, order):
+    """Rows and columns of diagonal entries times the root of a half."""
+    half = math.sqrt(0.5)
+    row = e
+    for j in range(order):
+        for i in range(j + 1):
+            if i == j:
+                for at in range(row, row + j * (j + 1) // 2 + i + 1):
                     for s in range(8):
-                        values[e, s] = by * (
-                            W[i * order + h, s] * W[j * order + k, s] + W[i * order + k, s] * W[j * order + h, s]
-                        )
-                    e += 1
+                        values[at, s] *= half
+            for k in range(j + 1 if i == j else j):
+                at = row + k * (k + 3) // 2
+                for s in range(8):
+                    values[at, s] *= half
+            row += j * (j + 1) // 2 + i + 1
 
 
 @compiled
