@@ -163,12 +163,12 @@ class Semidefinite(AbstractBend):
         # Falling eigenvalues: pairs of two that are not positive have the least value, which is left to the diagonal.
         V, differences = self.vectors[..., ::-1].swapaxes(-1, -2), self.differences[..., ::-1, ::-1]
         positive = np.diagonal(differences, axis1=-2, axis2=-1) > 0
-        base = _stretched(np.zeros(()))
+        base = DELTA / (1.0 + DELTA)
         twice = np.where(positive[..., None, :], 0.5, 1.0)  # both (p, q) and (q, p) are added
         weights = np.where(positive[..., :, None], twice * (_stretched(differences) - base), 0.0)
         V, weights = (to_chunks(part.reshape(-1, order * order)) for part in (V, weights))
         out = np.empty((len(V), size * (size + 1) // 2, V.shape[2]))
-        stretched_all(V, weights, int(positive.sum(-1).max(initial=0)), order, float(base), out)
+        stretched_all(V, weights, int(positive.sum(-1).max(initial=0)), order, base, out)
         return from_chunks(out, shape[0] * shape[1]).reshape(*shape[:2], -1)
 
 
