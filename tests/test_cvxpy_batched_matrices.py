@@ -1,7 +1,7 @@
 """Semidefinite cones in the batched interior-point method of CVXPY layers, beside Clarabel's answers."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,17 +15,10 @@ pytest.importorskip("numba", reason="numba is in the extra 'cvxpy'")
 
 from implicit_l2o.interop.cvxpy import CvxpyLayer, solve  # noqa: E402
 from implicit_l2o.interop.cvxpy import semidefinite_kernels as semidefinite  # noqa: E402
+from implicit_l2o.interop.cvxpy.pattern import pattern_of  # noqa: E402
 from implicit_l2o.interop.cvxpy.projections import from_matrices, project, to_matrices  # noqa: E402
 
 f64 = torch.float64
-
-
-class Cones(NamedTuple):
-    """What the kernels of semidefinite cones read of a structure."""
-
-    matrices: np.ndarray
-
-
 Problem = tuple[Any, list[Any], list[Any], list[Tensor]]
 
 
@@ -61,6 +54,14 @@ def zero_matrix(batch: int = 3) -> Problem:
     X, C = cp.Variable((3, 3), PSD=True), cp.Parameter((3, 3))
     problem = cp.Problem(cp.Minimize(cp.sum_squares(X - C)))
     return problem, [C], [X], [0.1 * draw(batch, 3, 3) - torch.eye(3, dtype=f64)]
+
+
+def structure_with(table: np.ndarray) -> Any:
+    """A structure of the kernels' own type, so that their machine code on disk names no class of a test."""
+    problem, parameters, variables, _ = zero_matrix()
+    pattern = pattern_of(CvxpyLayer(problem, parameters, variables).canonical)
+    assert pattern is not None
+    return pattern.structure._replace(matrices=table)
 
 
 every = pytest.mark.parametrize("make", [nearest_correlation, with_inequalities, mixed, zero_matrix])
@@ -127,7 +128,7 @@ def test_the_scaling_of_nesterov_and_todd(order: int) -> None:
     D = rng.standard_normal((8, 1, order, order))
     D = D + D.swapaxes(-1, -2)
     s, z, ds = (np.ascontiguousarray(from_matrices(part)[:, 0].T) for part in (S, Z, D))
-    t = Cones(np.array([[0, order, 0, 0]]))
+    t = structure_with(np.array([[0, order, 0, 0]]))
     mats, values, step = semidefinite.matrices_of(t), np.zeros((size * (size + 1) // 2, 8)), np.full(8, 20.0)
     semidefinite.scale(t, values, s, z, mats)
     semidefinite.directions(t, ds, 0 * ds, mats)

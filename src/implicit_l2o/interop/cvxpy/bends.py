@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 
 import implicit_l2o as il2o
-from implicit_l2o.interop.cvxpy.chunks import from_chunks, to_chunks
+from implicit_l2o.interop.cvxpy.chunks import WIDTH, from_chunks, to_chunks
 from implicit_l2o.interop.cvxpy.projections import from_matrices, groups, take, to_matrices
 
 DELTA = 1e-7  # what D and I - D are enlarged by: eigenvalues of E between this and its inverse leave room for rounding
@@ -33,6 +33,12 @@ class AbstractBend(ABC):
     @abstractmethod
     def entries(self) -> Float[np.ndarray, "B cones entries"]:
         """Those of `-E = -(D + DELTA I) ((1 + DELTA) I - D)^-1`, as the pattern of the equations has them."""
+
+    def chunks(self) -> Float[np.ndarray, "chunks cones entries 8"]:
+        """The same, eight samples at a time."""
+        own = self.entries()
+        rows = to_chunks(own.reshape(len(own), -1))
+        return rows.reshape(len(rows), *own.shape[1:], WIDTH)
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,20 +162,28 @@ class Semidefinite(AbstractBend):
 
     def entries(self) -> Float[np.ndarray, "B cones entries"]:
         """The lower triangles, by rows."""
+        chunks = self.chunks()
+        rows = from_chunks(chunks.reshape(len(chunks), -1, WIDTH), len(self.vectors))
+        return rows.reshape(len(rows), *chunks.shape[1:3])
+
+    def chunks(self) -> Float[np.ndarray, "chunks cones entries 8"]:
+        """The lower triangles by rows, by compiled loops over eight samples."""
         from implicit_l2o.interop.cvxpy.bend_kernels import stretched_all  # which compiles
 
         order = self.vectors.shape[-1]
-        size, shape = order * (order + 1) // 2, self.differences.shape
+        size = order * (order + 1) // 2
         # Falling eigenvalues: pairs of two that are not positive have the least value, which is left to the diagonal.
         V, differences = self.vectors[..., ::-1].swapaxes(-1, -2), self.differences[..., ::-1, ::-1]
         positive = np.diagonal(differences, axis1=-2, axis2=-1) > 0
         base = DELTA / (1.0 + DELTA)
         twice = np.where(positive[..., None, :], 0.5, 1.0)  # both (p, q) and (q, p) are added
         weights = np.where(positive[..., :, None], twice * (_stretched(differences) - base), 0.0)
-        V, weights = (to_chunks(part.reshape(-1, order * order)) for part in (V, weights))
-        out = np.empty((len(V), size * (size + 1) // 2, V.shape[2]))
-        stretched_all(V, weights, int(positive.sum(-1).max(initial=0)), order, base, out)
-        return from_chunks(out, shape[0] * shape[1]).reshape(*shape[:2], -1)
+        counts = positive.sum(-1).max(0, initial=0)
+        out = np.empty((-(-len(V) // WIDTH), len(self.places), size * (size + 1) // 2, WIDTH))
+        for cone, count in enumerate(counts):
+            parts = (to_chunks(part[:, cone].reshape(-1, order * order)) for part in (V, weights))
+            stretched_all(*parts, int(count), order, base, out[:, cone])
+        return out
 
 
 def _stretched(values: np.ndarray) -> np.ndarray:

@@ -88,16 +88,14 @@ class Chunked:
         else:
             values, low, diagonal = known.values, known.low, known.diagonal
         which = np.arange(len(values))
-        entries = np.empty((len(w), len(t.rows) - t.linear))
-        entries[:, : t.first] = np.where(free, -_LARGE, 0.0)
+        values[:, t.linear : t.curved] = to_chunks(np.where(free, -_LARGE, 0.0))
         for bend in bends:
-            own = bend.entries()
-            starts = pattern.first_entries[bend.places[:, 0]] - t.linear
-            entries[:, starts[:, None] + np.arange(own.shape[2])] = own
+            own = bend.chunks()
+            for cone, start in enumerate(pattern.first_entries[bend.places[:, 0]]):
+                values[:, start : start + own.shape[2]] = own[:, cone]
         if known is not None and not bends:
             changed = to_chunks((free != known.free).any(1, keepdims=True))
             which = np.flatnonzero(changed.any((1, 2)))
-        values[:, t.linear :] = to_chunks(entries)
         equations.factor_all(t, values, pattern.shift, low, diagonal, which)
         return cls(pattern, programs, free, bends, w, values, low, diagonal)
 

@@ -101,8 +101,10 @@ class Pattern:
         """The entries of P and A, with zeros for E."""
         parts = [] if programs.P is None else [programs.P[:, self.from_P]]
         parts.append(-programs.Ab[:, self.from_A])
-        rest = len(self.structure.rows) - self.structure.linear
-        return to_chunks(np.concatenate([*parts, np.zeros((len(programs), rest))], 1))
+        linear = to_chunks(np.concatenate(parts, 1))
+        values = np.zeros((len(linear), len(self.structure.rows), WIDTH))
+        values[:, : self.structure.linear] = linear
+        return values
 
 
 @dataclass(frozen=True, eq=False)
