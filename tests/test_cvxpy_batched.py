@@ -17,7 +17,8 @@ pytest.importorskip("numba", reason="numba is in the extra 'cvxpy'")
 from implicit_l2o.interop.cvxpy import CvxpyLayer  # noqa: E402
 from implicit_l2o.interop.cvxpy import ldl_kernels as ldl  # noqa: E402
 from implicit_l2o.interop.cvxpy.chunked import Chunked  # noqa: E402
-from implicit_l2o.interop.cvxpy.pattern import from_chunks, pattern_of, to_chunks  # noqa: E402
+from implicit_l2o.interop.cvxpy.chunks import from_chunks, to_chunks  # noqa: E402
+from implicit_l2o.interop.cvxpy.pattern import pattern_of  # noqa: E402
 
 f64 = torch.float64
 
@@ -118,7 +119,7 @@ def test_an_infeasible_batch_mate_changes_nothing() -> None:
 
 @pytest.mark.bad_input
 def test_other_cones_are_refused() -> None:
-    x, p = cp.Variable(2), cp.Parameter(2)
-    problem = cp.Problem(cp.Minimize(p @ x), [cp.norm(x) <= 1])
-    with pytest.raises(ValueError, match="takes zero, nonnegative and exponential cones; got ConeProduct"):
+    x, p = cp.Variable(3), cp.Parameter(3)
+    problem = cp.Problem(cp.Minimize(p @ x), [cp.PowCone3D(x[0], x[1], x[2], 0.3), cp.sum_squares(x) <= 1])
+    with pytest.raises(ValueError, match="takes all cones but power cones; got ConeProduct"):
         CvxpyLayer(problem, [p], [x], solver="batched")

@@ -5,20 +5,23 @@ Of the equations in `kkt`, with `u = (D - I) dw` as an unknown and `E = D (I - D
 refinement in the equations of `kkt` takes that out again.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float
 
 import implicit_l2o as il2o
-from implicit_l2o.interop.cvxpy import interior_kernels as kernels
+from implicit_l2o.interop.cvxpy import equation_kernels as equations
+from implicit_l2o.interop.cvxpy.bends import AbstractBend, bends_at
+from implicit_l2o.interop.cvxpy.chunks import from_chunks, to_chunks
+from implicit_l2o.interop.cvxpy.interior_kernels import iterate_all
 from implicit_l2o.interop.cvxpy.interior_point import Points
-from implicit_l2o.interop.cvxpy.pattern import Pattern, from_chunks, to_chunks
+from implicit_l2o.interop.cvxpy.pattern import Pattern
 from implicit_l2o.interop.cvxpy.program import ConePrograms
+from implicit_l2o.interop.cvxpy.projections import project, put, take
 
+_NEAR = 1e-9  # relative to w, up to where factors are kept
 _LARGE = 1e20  # in E, for an idle inequality
-_DELTA = 1e-8  # what I - D is enlarged by
 _ROUGH = 1e-8  # tolerance of the interior-point method on quadratic programs, whose answers are polished ...
 _CLOSE = 1e-10  # ... and where active sets show later, or a step of the polish costs more than one of that method
 _STEPS = 60
@@ -31,10 +34,10 @@ def interior_points(pattern: Pattern, programs: ConePrograms) -> Points:
     q, b = to_chunks(programs.q), to_chunks(programs.b)
     x, s, z = np.empty_like(q), np.empty_like(b), np.empty_like(b)
     taken = np.zeros((len(q), q.shape[2]), int)
-    tolerance = _CLOSE if programs.P is None else _ROUGH
-    kernels.iterate_all(
-        pattern.structure, pattern.values(programs), q, b, tolerance, _STEPS, pattern.shift, x, s, z, taken
-    )
+    # Second-order and semidefinite cones leave about half of the digits, which the polish needs no more of.
+    curved = programs.cones.second_order or programs.cones.semidefinite
+    tolerance = _CLOSE if programs.P is None and not curved else _ROUGH
+    iterate_all(pattern.structure, pattern.values(programs), q, b, tolerance, _STEPS, pattern.shift, x, s, z, taken)
     count = len(programs)
     steps = taken.reshape(-1)[:count]
     found, w = from_chunks(x, count), from_chunks(s - z, count)
@@ -51,7 +54,8 @@ class Chunked:
         pattern: of all samples.
         programs: the batch.
         free: `(B, first)` which inequalities are idle.
-        blocks: derivatives of the projections onto the exponential cones, `(B, cones, 3, 3)`.
+        bends: derivatives of the projections onto other cones.
+        factored: `w` where they were factored, which may be a little away: refinement makes up for it.
         values: entries of the equations.
         low, diagonal: their factors.
     """
@@ -59,39 +63,41 @@ class Chunked:
     pattern: Pattern
     programs: ConePrograms
     free: Bool[np.ndarray, "B first"]
-    blocks: Float[np.ndarray, "B k 3 3"] | None
+    bends: tuple[AbstractBend, ...]
+    factored: Float[np.ndarray, "B m"]
     values: np.ndarray
     low: np.ndarray
     diagonal: np.ndarray
 
     @classmethod
     def at(cls, pattern: Pattern, programs: ConePrograms, w: np.ndarray, known: "Chunked | None") -> "Chunked":
-        """Factor the equations at `w`; nothing is done where `known` has the same ones."""
+        """Factor the equations at `w`; the factors of `known` are kept where its equations are about the same."""
         t = pattern.structure
         free = w[:, : t.first] > 0
         free[:, : t.zero] = False
-        if known is not None and known.blocks is None and np.array_equal(free, known.free):
-            return known
+        bends = bends_at(programs.cones, w)
+        if known is not None and np.array_equal(free, known.free):
+            if not bends:
+                return known
+            if np.abs(w - known.factored).max(initial=0.0) <= _NEAR * (1.0 + np.abs(w).max(initial=0.0)):
+                return replace(known, bends=bends)
         if known is None:
             values = pattern.values(programs)
             low = np.empty((len(values), pattern.fill, values.shape[2]))
-            diagonal = np.empty((len(values), t.n + t.m, values.shape[2]))
+            diagonal = np.empty((len(values), t.size, values.shape[2]))
         else:
             values, low, diagonal = known.values, known.low, known.diagonal
         which = np.arange(len(values))
-        entries, blocks = [np.where(free, -_LARGE, 0.0)], None
-        if t.triples:
-            (_, matrices), *_ = programs.cones.derivative(torch.as_tensor(w))[1]
-            blocks = matrices.numpy()
-            E = blocks @ np.linalg.inv((1.0 + _DELTA) * np.eye(3) - blocks)
-            i, j = np.tril_indices(3)
-            entries.append(-((E + E.transpose(0, 1, 3, 2)) / 2)[:, :, i, j].reshape(len(w), -1))
-        elif known is not None:
+        values[:, t.linear : t.curved] = to_chunks(np.where(free, -_LARGE, 0.0))
+        for bend in bends:
+            own = bend.chunks()
+            for cone, start in enumerate(pattern.first_entries[bend.places[:, 0]]):
+                values[:, start : start + own.shape[2]] = own[:, cone]
+        if known is not None and not bends:
             changed = to_chunks((free != known.free).any(1, keepdims=True))
             which = np.flatnonzero(changed.any((1, 2)))
-        values[:, t.linear :] = to_chunks(np.concatenate(entries, 1))
-        kernels.factor_all(t, values, pattern.shift, low, diagonal, which)
-        return cls(pattern, programs, free, blocks, values, low, diagonal)
+        equations.factor_all(t, values, pattern.shift, low, diagonal, which)
+        return cls(pattern, programs, free, bends, w, values, low, diagonal)
 
     def solve(
         self, top: Float[np.ndarray, "B n"], bottom: Float[np.ndarray, "B m"], *, transposed: bool
@@ -131,11 +137,8 @@ class Chunked:
         bottom = right[:, n:].copy()
         # (D - I - delta) v = bottom.
         bottom[:, : t.first] = np.where(self.free, 0.0, -bottom[:, : t.first])
-        if self.blocks is not None:
-            rows = bottom[:, t.first :].reshape(len(right), -1, 3, 1)
-            bottom[:, t.first :] = np.linalg.solve(self.blocks - (1.0 + _DELTA) * np.eye(3), rows).reshape(
-                len(right), -1
-            )
+        for bend in self.bends:
+            put(bottom, bend.places, bend.inverse(take(bottom, bend.places)))
         out = self._factors(np.concatenate([right[:, :n], bottom], 1))
         # In an idle row D = 1 and the unknown is the right-hand side.
         out[:, n : n + t.first] = np.where(self.free, right[:, n : n + t.first], out[:, n : n + t.first])
@@ -150,17 +153,18 @@ class Chunked:
     def derivative(self, v: np.ndarray) -> np.ndarray:
         """`D v`."""
         first = self.pattern.structure.first
-        linear = self.free * v[:, :first]
-        if self.blocks is None:
-            return linear
-        rows = v[:, first:].reshape(len(v), -1, 3, 1)
-        return np.concatenate([linear, (self.blocks @ rows).reshape(len(v), -1)], 1)
+        out = np.empty_like(v)
+        out[:, :first] = self.free * v[:, :first]
+        for bend in self.bends:
+            put(out, bend.places, bend.apply(take(v, bend.places)))
+        return out
 
     def _factors(self, right: np.ndarray) -> np.ndarray:
-        rows = to_chunks(right)
+        t = self.pattern.structure
+        rows = to_chunks(np.concatenate([right, np.zeros((len(right), t.size - t.n - t.m))], 1))
         out = np.empty_like(rows)
-        kernels.solve_all(self.pattern.structure, self.low, self.diagonal, rows, out, np.arange(len(rows)))
-        return from_chunks(out, len(right))
+        equations.solve_all(t, self.low, self.diagonal, rows, out, np.arange(len(rows)))
+        return from_chunks(out, len(right))[:, : t.n + t.m]
 
 
 def products(kkt: Chunked, x: Float[np.ndarray, "B k"]) -> Float[np.ndarray, "B k"]:
@@ -171,7 +175,7 @@ def products(kkt: Chunked, x: Float[np.ndarray, "B k"]) -> Float[np.ndarray, "B 
 def _products(pattern: Pattern, values: np.ndarray, x: np.ndarray) -> np.ndarray:
     rows = to_chunks(x)
     out = np.empty_like(rows)
-    kernels.products(pattern.structure, values, rows, out, np.arange(len(rows)))
+    equations.products(pattern.structure, values, rows, out, np.arange(len(rows)))
     return from_chunks(out, len(x))
 
 
@@ -187,7 +191,7 @@ def polish(
     values = pattern.values(programs)
 
     def residuals(x: np.ndarray, w: np.ndarray) -> np.ndarray:
-        s = project(programs, w)
+        s = project(programs.cones, w)
         out = _products(pattern, values, np.concatenate([x, s - w], 1))
         out[:, :n] += programs.q
         out[:, n:] += s - programs.b
@@ -213,15 +217,3 @@ def polish(
         if not (better & ~done).any() and not (best > 1e2 * goal).any():
             break
     return best_x, best_w, best, kkt
-
-
-def project(programs: ConePrograms, w: np.ndarray) -> np.ndarray:
-    """The nearest points of the cones."""
-    cones = programs.cones
-    first = cones.zero + cones.nonnegative
-    if first == cones.size:
-        s = np.maximum(w, 0.0)
-        s[:, : cones.zero] = 0.0
-        return s
-    with torch.no_grad():
-        return cones.project(torch.as_tensor(w)).numpy()

@@ -51,5 +51,5 @@ def check_solver(forward: Forward, backward: il2o.AbstractBackward, canonical: C
         require_numba('CvxpyLayer(solver="batched")')
         if not takes(canonical):
             raise ValueError(
-                f'CvxpyLayer: the solver "batched" takes zero, nonnegative and exponential cones; got {canonical.cones}.'
+                f'CvxpyLayer: the solver "batched" takes all cones but power cones; got {canonical.cones}.'
             )

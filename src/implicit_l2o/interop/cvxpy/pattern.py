@@ -1,6 +1,7 @@
 """Symmetric equations `[[P, A^T], [A, -E]]` of a batch of cone programs: their pattern, which is analysed once, and factors.
 
-E is positive semidefinite: diagonal for zero and nonnegative cones, with a block for each exponential cone.
+E is positive semidefinite: diagonal for zero and nonnegative cones, with a block for each other one. That of a large
+second-order cone is a diagonal and two more unknowns, `E = D + u u^T - v v^T`, which keeps the equations sparse.
 """
 
 import warnings
@@ -11,32 +12,19 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 import scipy.sparse.linalg as spla
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 
+import implicit_l2o as il2o
 from implicit_l2o._numba import has_numba
+from implicit_l2o.interop.cvxpy.bends import SLIM
 from implicit_l2o.interop.cvxpy.canonical import Canonical
+from implicit_l2o.interop.cvxpy.chunks import WIDTH, Chunks, to_chunks
 from implicit_l2o.interop.cvxpy.program import ConePrograms
 
-WIDTH = 8  # samples of a chunk, as the kernels have it
 _REGULAR = 1e-9  # what is added to the pivots
 _ROOM = 2e9  # bytes
 
 _KNOWN: "weakref.WeakKeyDictionary[Canonical, Pattern | None]" = weakref.WeakKeyDictionary()
-
-Chunks = Float[np.ndarray, "chunks rows 8"]
-
-
-def to_chunks(rows: Shaped[np.ndarray, "B k"]) -> Shaped[np.ndarray, "chunks k 8"]:
-    """Eight samples in the last axis; the last sample again where their number is no multiple of eight."""
-    count = -len(rows) % WIDTH
-    if count:
-        rows = np.concatenate([rows, np.broadcast_to(rows[-1:], (count, rows.shape[1]))])
-    return np.ascontiguousarray(rows.reshape(-1, WIDTH, rows.shape[1]).transpose(0, 2, 1))
-
-
-def from_chunks(chunks: Chunks, batch: int) -> Float[np.ndarray, "B k"]:
-    """One row a sample."""
-    return np.ascontiguousarray(chunks.transpose(0, 2, 1).reshape(-1, chunks.shape[1])[:batch])
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,18 +35,20 @@ class Pattern:
         structure: for the kernels.
         from_P, from_A: which entries of the canonical P and `[-A, b]` they are.
         shift: of the pivots, which makes the equations quasi-definite.
+        first_entries: `(m,)` where the entries of a cone's block start, in its first row.
     """
 
     structure: Any
     from_P: np.ndarray
     from_A: np.ndarray
     shift: Float[np.ndarray, " size"]
+    first_entries: np.ndarray
 
     @classmethod
     def of(cls, canonical: Canonical) -> "Pattern":
         """Analyse."""
         # Numba is in an extra.
-        from implicit_l2o.interop.cvxpy import interior_kernels as kernels
+        from implicit_l2o.interop.cvxpy import equation_kernels as equations
         from implicit_l2o.interop.cvxpy import ldl_kernels as ldl
 
         n, m, cones = canonical.n, canonical.m, canonical.cones
@@ -71,26 +61,32 @@ class Pattern:
         parts.append((n + canonical.Ab.rows[from_A], canonical.Ab.columns[from_A]))
         first, linear = cones.zero + cones.nonnegative, len(from_P) + len(from_A)
         parts.append((n + np.arange(first), n + np.arange(first)))
-        lower = np.tril_indices(3)
-        triples = cones.triples("exponential").numpy()
-        parts.append(((n + triples[:, lower[0]]).reshape(-1), (n + triples[:, lower[1]]).reshape(-1)))
+        corner = _Corner.of(cones, n, linear + first)
+        parts += corner.parts
         rows, columns = (np.concatenate([part[k] for part in parts]).astype(np.int32) for k in (0, 1))
-        order = _order(rows, columns, n + m)
-        rank = np.empty(n + m, np.int64)
-        rank[order] = np.arange(n + m)
+        # The unknowns of large cones are eliminated last, when their pivots are far from zero.
+        size, inner = n + m + corner.more, np.maximum(rows, columns) < n + m
+        order = np.concatenate([_order(rows[inner], columns[inner], n + m), np.arange(n + m, size)])
+        rank = np.empty(size, np.int64)
+        rank[order] = np.arange(size)
         upper = sp.csc_array(
             (np.ones(len(rows)), (np.minimum(rank[rows], rank[columns]), np.maximum(rank[rows], rank[columns]))),
-            shape=(n + m, n + m),
+            shape=(size, size),
         )
         upper.sort_indices()
-        shape = ldl.symbolic(n + m, upper.indptr.astype(np.int64), upper.indices.astype(np.int32))
-        places = ldl.places_of(n + m, shape[0], shape[1], rank[rows], rank[columns])
-        signs = np.concatenate([np.ones(n), -np.ones(m)])[order]
-        structure = kernels.Structure(
-            *(n, m, cones.zero, first, len(triples), linear, linear + first, rows, columns, places),
-            *(order, signs, shape),
+        shape = ldl.symbolic(size, upper.indptr.astype(np.int64), upper.indices.astype(np.int32))
+        places = ldl.places_of(size, shape[0], shape[1], rank[rows], rank[columns])
+        signs = np.concatenate([np.ones(n), -np.ones(m), np.tile([1.0, -1.0], corner.more // 2)])[order]
+        degree = cones.nonnegative + len(cones.second_order) + sum(cones.semidefinite) + 3 * cones.exponential
+        structure = equations.Structure(
+            *(n, m, size, cones.zero, first, max(1, degree), linear, linear + first),
+            *(corner.seconds, corner.matrices, corner.triples, rows, columns, places, order, signs, shape),
         )
-        return cls(structure, from_P, from_A, _REGULAR * signs)
+        first_entries = np.zeros(m, int)
+        first_entries[corner.seconds[:, 0]] = corner.seconds[:, 2]
+        first_entries[corner.matrices[:, 0]] = corner.matrices[:, 2]
+        first_entries[corner.triples[:, 0]] = corner.triples[:, 1]
+        return cls(structure, from_P, from_A, _REGULAR * signs, first_entries)
 
     @property
     def fill(self) -> int:
@@ -105,14 +101,67 @@ class Pattern:
         """The entries of P and A, with zeros for E."""
         parts = [] if programs.P is None else [programs.P[:, self.from_P]]
         parts.append(-programs.Ab[:, self.from_A])
-        rest = len(self.structure.rows) - self.structure.linear
-        return to_chunks(np.concatenate([*parts, np.zeros((len(programs), rest))], 1))
+        linear = to_chunks(np.concatenate(parts, 1))
+        values = np.zeros((len(linear), len(self.structure.rows), WIDTH))
+        values[:, : self.structure.linear] = linear
+        return values
+
+
+@dataclass(frozen=True, eq=False)
+class _Corner:
+    """Where the entries of E stand, but for zero and nonnegative cones.
+
+    Attributes:
+        parts: their rows and columns, in the equations.
+        more: unknowns beside those of the program.
+        seconds, matrices, triples: for the kernels.
+    """
+
+    parts: list[tuple[np.ndarray, np.ndarray]]
+    more: int
+    seconds: np.ndarray
+    matrices: np.ndarray
+    triples: np.ndarray
+
+    @classmethod
+    def of(cls, cones: il2o.ConeProduct, n: int, entry: int) -> "_Corner":
+        """Go through the cones."""
+        parts: list[tuple[np.ndarray, np.ndarray]] = []
+        seconds, matrices, triples, more, row = [], [], [], 0, cones.zero + cones.nonnegative
+        start, square = n + cones.size, 0
+        for size in cones.second_order:
+            own = n + row + np.arange(size)
+            if size > SLIM:
+                u, v = start + more, start + more + 1
+                parts += [(own, own), (np.full(size, u), own), (np.full(size, v), own), (np.array([u, v]),) * 2]
+                seconds.append((row, size, entry, u))
+                more, entry = more + 2, entry + 3 * size + 2
+            else:
+                parts.append(_triangle(own))
+                seconds.append((row, size, entry, -1))
+                entry += size * (size + 1) // 2
+            row += size
+        for order in cones.semidefinite:
+            size = order * (order + 1) // 2
+            parts.append(_triangle(n + row + np.arange(size)))
+            matrices.append((row, order, entry, square))
+            row, entry, square = row + size, entry + size * (size + 1) // 2, square + order * order
+        for _ in range(cones.exponential):
+            parts.append(_triangle(n + row + np.arange(3)))
+            triples.append((row, entry))
+            row, entry = row + 3, entry + 6
+        tables = ((seconds, 4), (matrices, 4), (triples, 2))
+        return cls(parts, more, *(np.array(table, int).reshape(-1, width) for table, width in tables))
+
+
+def _triangle(own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    i, j = np.tril_indices(len(own))
+    return own[i], own[j]
 
 
 def takes(canonical: Canonical) -> bool:
-    """Whether there is none but zero, nonnegative and exponential cones."""
-    cones = canonical.cones
-    return canonical.n > 0 and not (cones.second_order or cones.semidefinite or cones.power)
+    """Whether there are no power cones."""
+    return canonical.n > 0 and not canonical.cones.power
 
 
 def pattern_of(canonical: Canonical) -> Pattern | None:

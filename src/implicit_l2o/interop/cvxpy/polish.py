@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float
 
+from implicit_l2o.interop.cvxpy import projections
 from implicit_l2o.interop.cvxpy.kkt import KKT, Sample
 from implicit_l2o.interop.cvxpy.program import ConePrograms
 
@@ -73,8 +73,7 @@ class _Factored:
 
 def project(programs: ConePrograms, w: Float[np.ndarray, "B m"]) -> Float[np.ndarray, "B m"]:
     """The nearest points of the cones."""
-    with torch.no_grad():
-        return programs.cones.project(torch.as_tensor(w)).numpy()
+    return projections.project(programs.cones, w)
 
 
 def _norms(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:

@@ -1,0 +1,21 @@
+"""Batches as chunks of eight samples, which stand in the last axis as the compiled loops have them."""
+
+import numpy as np
+from jaxtyping import Float, Shaped
+
+WIDTH = 8  # samples of a chunk, as the kernels have it
+
+Chunks = Float[np.ndarray, "chunks rows 8"]
+
+
+def to_chunks(rows: Shaped[np.ndarray, "B k"]) -> Shaped[np.ndarray, "chunks k 8"]:
+    """Eight samples in the last axis; the last sample again where their number is no multiple of eight."""
+    count = -len(rows) % WIDTH
+    if count:
+        rows = np.concatenate([rows, np.broadcast_to(rows[-1:], (count, rows.shape[1]))])
+    return np.ascontiguousarray(rows.reshape(-1, WIDTH, rows.shape[1]).transpose(0, 2, 1))
+
+
+def from_chunks(chunks: Chunks, batch: int) -> Float[np.ndarray, "B k"]:
+    """One row a sample."""
+    return np.ascontiguousarray(chunks.transpose(0, 2, 1).reshape(-1, chunks.shape[1])[:batch])

@@ -1,0 +1,152 @@
+"""Compiled products with and solutions of the equations `[[P, A^T], [A, -E]]` of eight samples, which have one pattern."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from implicit_l2o._numba import compiled
+from implicit_l2o.interop.cvxpy.ldl_kernels import factor, multiply, solve
+from implicit_l2o.interop.cvxpy.ldl_vectors import add_products
+
+_REFINED = 1e-11  # residual relative to the right-hand side
+_REFINEMENTS = 2
+_LEAST = 1e-13  # pivot
+
+
+class Structure(NamedTuple):
+    """What the samples have in common: sizes, the pattern of the equations and where the entries of E start.
+
+    Rows up to `zero` are equations, up to `first` inequalities. `seconds` has a row, a size, the place of the first entry
+    and the first of two more unknowns for each second-order cone (-1 where its block is dense), `matrices` a row, an order,
+    the place of the first entry and of the first square's entry for each semidefinite cone, `triples` a row and the place of
+    the first entry for each exponential cone.
+    """
+
+    n: int
+    m: int
+    size: int
+    zero: int
+    first: int
+    degree: int
+    linear: int
+    curved: int
+    seconds: np.ndarray
+    matrices: np.ndarray
+    triples: np.ndarray
+    rows: np.ndarray
+    columns: np.ndarray
+    places: np.ndarray
+    order: np.ndarray
+    signs: np.ndarray
+    shape: tuple[np.ndarray, ...]
+
+
+class Work(NamedTuple):
+    """Room for one chunk."""
+
+    halved: np.ndarray
+    low: np.ndarray
+    diagonal: np.ndarray
+    columns: np.ndarray
+    inner: np.ndarray
+    product: np.ndarray
+
+
+@compiled
+def room(t, low, diagonal):
+    """Room for one chunk."""
+    size = t.size
+    halved = np.empty((len(t.rows), 8))
+    return Work(halved, low, diagonal, np.zeros((size, 8)), np.empty((size, 8)), np.empty((size, 8)))
+
+
+@compiled
+def halve(t, values, work, start, stop):
+    """Some of the entries with half of the diagonal, as `multiply` takes them."""
+    for e in range(start, stop):
+        share = 0.5 if t.rows[e] == t.columns[e] else 1.0
+        for s in range(8):
+            work.halved[e, s] = share * values[e, s]
+
+
+@compiled
+def multiply_corner(t, values, x, work, out):
+    """Add the product with `-E` to `out`; the entries of its blocks are halved."""
+    for i in range(t.first):
+        for s in range(8):
+            out[t.n + i, s] += values[t.linear + i, s] * x[t.n + i, s]
+    add_products(t.rows, t.columns, work.halved, x, out, t.curved, len(t.rows))
+    add_products(t.columns, t.rows, work.halved, x, out, t.curved, len(t.rows))
+
+
+@compiled
+def multiply_all(t, values, x, work):
+    """`work.product`: that with the whole matrix."""
+    work.product[:] = 0.0
+    multiply(t.rows, t.columns, t.linear, work.halved, x, work.product)
+    multiply_corner(t, values, x, work, work.product)
+
+
+@compiled
+def factor_one(t, values, shift, work):
+    """Factor the regularised equations."""
+    halve(t, values, work, t.curved, len(t.rows))
+    factor(t.shape, t.places, values, shift, t.signs, _LEAST, work.low, work.diagonal, work.columns)
+
+
+@compiled
+def apply_inverse(t, right, out, work, add):
+    """`out` or what is added to it: the solution of the regularised equations."""
+    for i in range(t.size):
+        o = t.order[i]
+        for s in range(8):
+            work.inner[i, s] = right[o, s]
+    solve(t.shape[0], t.shape[1], work.low, work.diagonal, work.inner)
+    for i in range(t.size):
+        o = t.order[i]
+        for s in range(8):
+            out[o, s] = work.inner[i, s] + (out[o, s] if add else 0.0)
+
+
+@compiled
+def refined(t, values, right, out, work):
+    """The solution of the equations, of which the factors are those of regularised ones."""
+    apply_inverse(t, right, out, work, False)
+    for _ in range(_REFINEMENTS):
+        multiply_all(t, values, out, work)
+        enough = True
+        for s in range(8):
+            large, rest = 0.0, 0.0
+            for i in range(t.size):
+                gap = right[i, s] - work.product[i, s]
+                work.product[i, s] = gap
+                large, rest = max(large, abs(right[i, s])), max(rest, abs(gap))
+            enough = enough and not rest > _REFINED * large
+        if enough:
+            return
+        apply_inverse(t, work.product, out, work, True)
+
+
+@compiled
+def factor_all(t, values, shift, low, diagonal, which):
+    """Factor the equations of some chunks."""
+    columns = np.zeros((t.size, 8))
+    for c in which:
+        factor(t.shape, t.places, values[c], shift, t.signs, _LEAST, low[c], diagonal[c], columns)
+
+
+@compiled
+def solve_all(t, low, diagonal, right, out, which):
+    """Solve the regularised equations of some chunks."""
+    for c in which:
+        apply_inverse(t, right[c], out[c], room(t, low[c], diagonal[c]), False)
+
+
+@compiled
+def products(t, values, x, out, which):
+    """`(P x + A^T z, A x)` of `(x, z)` for some chunks."""
+    work = room(t, np.empty((0, 8)), np.empty((0, 8)))
+    for c in which:
+        halve(t, values[c], work, 0, t.linear)
+        out[c] = 0.0
+        multiply(t.rows, t.columns, t.linear, work.halved, x[c], out[c])
