@@ -106,13 +106,14 @@ results: setup  ## run the experiments of the tables again, some hours, and fill
 	$(call SEEDED,dictionary,1$(comma)2$(comma)3,) --figures signals properties atoms
 	$(call SEEDED,dictionary_small,$(shell seq -s , 0 4),)
 	$(BIN)/python scripts/check_dictionary.py runs/dictionary
-	set -e; for name in ct_64 ct_64_averaged ct_64_free ct_baselines_64 ct_128_free ct_128 ct_128_averaged ct_noiseless; do \
+	set -e; for name in ct_64 ct_64_averaged ct_64_free ct_baselines_64 ct_128_free ct_128 ct_128_averaged ct_baselines_128 ct_noiseless; do \
 		$(BIN)/il2o run experiments/$$name.yaml --folder runs/$$name --overwrite; $(BIN)/python scripts/check_ct.py runs/$$name; done
 	$(BIN)/python -m $(COMPARISON) convex=runs/ct_64 averaged=runs/ct_64_averaged free=runs/ct_64_free \
 		learned_primal_dual=runs/ct_baselines_64 --out results/ct_64.json
 	$(BIN)/python -m $(COMPARISON) convex=runs/ct_64 averaged=runs/ct_64_averaged free=runs/ct_64_free --reference constant \
 		--out results/ct_64_accelerated.json
-	$(BIN)/python -m $(COMPARISON) convex=runs/ct_128 averaged=runs/ct_128_averaged free=runs/ct_128_free --out results/ct_128.json
+	$(BIN)/python -m $(COMPARISON) convex=runs/ct_128 averaged=runs/ct_128_averaged free=runs/ct_128_free \
+		learned_primal_dual=runs/ct_baselines_128 --out results/ct_128.json
 	$(BIN)/python -m $(COMPARISON) convex=runs/ct_noiseless --reference tv_equality --out results/ct_noiseless.json
 	$(BIN)/python scripts/ct_certificates.py runs/ct_64 --beside runs/ct_baselines_64
 	$(BIN)/python -m benchmarks.ct_solvers
