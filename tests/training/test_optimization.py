@@ -36,6 +36,23 @@ def test_the_second_moment_forgets():
     )
 
 
+@pytest.mark.parametrize(("power", "kept"), [(0.0, 0.8), (1.0, 0.9), (2.0, 0.95)])
+def test_the_weight_decay_falls_with_the_rate(power, kept):
+    # Half the rate, no gradient: what is left of a matrix is 1 - rate decay (1/2)^power = 1 - 0.5 * 0.4 * (1/2)^power.
+    module = nn.Linear(1, 1)
+    optimization = Optimization(learning_rate=1.0, weight_decay=0.4, decay_power=power, schedule="constant")
+    optimizer = optimization.optimizer(module)
+    nn.init.ones_(module.weight)
+    nn.init.ones_(module.bias)
+    for parameter in module.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    for group in optimizer.param_groups:
+        group["lr"] = 0.5
+    optimizer.step()
+    assert float(module.weight.detach()) == pytest.approx(kept)
+    assert float(module.bias.detach()) == 1.0
+
+
 @pytest.mark.bad_input
 @pytest.mark.parametrize(
     ("option", "value"),
@@ -45,6 +62,8 @@ def test_the_second_moment_forgets():
         ("warmup_steps", -1),
         ("second_moment", 1.0),
         ("second_moment", -0.1),
+        ("decay_power", -1.0),
+        ("decay_power", math.inf),
     ],
 )
 def test_bad_values_are_refused(option, value):

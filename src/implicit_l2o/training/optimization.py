@@ -18,6 +18,9 @@ class Optimization:
         warmup_steps: in which the rate rises from zero, linearly.
         second_moment: decay of AdamW's average of squared gradients, in [0, 1); .95 forgets a start with large gradients
             sooner.
+        decay_power: the weight decay is multiplied by `(rate / learning_rate)^decay_power`, whatever sets the rate. AdamW
+            moves a weight by `rate (signal - decay weight)`: a constant decay holds for ever whatever has a weaker signal,
+            one that falls with the rate only while the rate is high. 0 keeps the decay.
 
     Raises:
         ValueError: a value is out of its range.
@@ -28,6 +31,7 @@ class Optimization:
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup_steps: int = 0
     second_moment: float = 0.999
+    decay_power: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.learning_rate > 0:
@@ -38,6 +42,8 @@ class Optimization:
             raise ValueError(f"Optimization needs warmup_steps >= 0; got {self.warmup_steps}.")
         if not 0 <= self.second_moment < 1:
             raise ValueError(f"Optimization needs 0 <= second_moment < 1; got {self.second_moment}.")
+        if not 0 <= self.decay_power < float("inf"):
+            raise ValueError(f"Optimization needs a finite decay_power >= 0; got {self.decay_power}.")
         if self.schedule not in ("cosine", "constant"):
             raise ValueError(f'schedule must be "cosine" or "constant"; got {self.schedule!r}.')
 
@@ -48,7 +54,15 @@ class Optimization:
             {"params": [p for p in parameters if p.ndim > 1], "weight_decay": self.weight_decay},
             {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
         ]
-        return torch.optim.AdamW(groups, lr=self.learning_rate, betas=(0.9, self.second_moment))
+        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=(0.9, self.second_moment))
+        if self.decay_power and self.weight_decay:
+            optimizer.register_step_pre_hook(self._fall)
+        return optimizer
+
+    def _fall(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
+        """Set the weight decay of the step from its rate."""
+        matrices = optimizer.param_groups[0]
+        matrices["weight_decay"] = self.weight_decay * (matrices["lr"] / self.learning_rate) ** self.decay_power
 
     def scheduler(self, optimizer: torch.optim.Optimizer, steps: float) -> torch.optim.lr_scheduler.LRScheduler:
         """The schedule, to be advanced after every step.

@@ -40,21 +40,28 @@ class Method:
     batch: int = 4
 
 
-def _rate(rate: float, decay: float = 0.0, second_moment: float = 0.999) -> Optimization:
+def _rate(rate: float, decay: float = 0.0, second_moment: float = 0.999, decay_power: float = 0.0) -> Optimization:
     # The rate is annealed by the clock.
-    return Optimization(learning_rate=rate, weight_decay=decay, schedule="constant", second_moment=second_moment)
+    return Optimization(
+        learning_rate=rate,
+        weight_decay=decay,
+        schedule="constant",
+        second_moment=second_moment,
+        decay_power=decay_power,
+    )
 
 
 # The settings were chosen on validation contexts of Sioux Falls, those by JFB also of Eastern Massachusetts, those of the
 # learned travel times also of Eastern Massachusetts and Anaheim, those of the toy network on its own; see the page.
-def _latency(road: Road, loss: Literal["fenchel_young", "solution"]) -> EquilibriumTask:
+def _latency(road: Road, loss: Literal["fenchel_young", "solution"], *, decay_power: float = 0.0) -> EquilibriumTask:
     toy = road.name == "toy"  # its contexts are clamped, which takes several units to follow
-    decay = 0.0 if toy else 0.1
-    return EquilibriumTask(road=road, units=8 if toy else 4, loss=loss, optimization=_rate(3e-2, decay, 0.95))
+    optimization = _rate(3e-2, 0.0 if toy else 0.1, 0.95, decay_power)
+    return EquilibriumTask(road=road, units=8 if toy else 4, loss=loss, optimization=optimization)
 
 
 METHODS: Mapping[str, Method] = {
     "latency": Method(lambda road: _latency(road, "fenchel_young"), batch=4),
+    "latency_falling": Method(lambda road: _latency(road, "fenchel_young", decay_power=1.0), batch=4),
     "latency_jfb": Method(lambda road: _latency(road, "solution"), batch=4),
     "affine_jfb": Method(
         lambda road: EquilibriumTask(
