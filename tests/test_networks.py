@@ -102,6 +102,15 @@ def test_the_gradient_of_the_bound_goes_through_ties():
     assert torch.isnan(networks.conv2d_norm_bound(torch.full((2, 2, 3, 3), torch.nan), (5, 5)))
 
 
+def test_a_bound_in_inference_mode_leaves_nothing_behind_that_a_training_cannot_use():
+    spectral._waves.cache_clear()
+    kernel = torch.randn(2, 2, 3, 3, requires_grad=True)
+    with torch.inference_mode():
+        networks.conv2d_norm_bound(kernel, (6, 6))
+    networks.conv2d_norm_bound(kernel, (6, 6)).backward()
+    assert kernel.grad is not None
+
+
 def test_bounds_are_differentiable_and_survive_zero_weights():
     weight = torch.randn(3, 4, dtype=F64, requires_grad=True)
     assert gradcheck(networks.dense_norm_bound, weight)

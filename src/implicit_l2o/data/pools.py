@@ -2,6 +2,8 @@
 
 Source: G. Angeris, A. Agrawal, A. Evans, T. Chitra and S. Boyd, Constant function market makers: multi-asset trades via
 convex optimization (2022), section 2.
+
+Longer than most files here: what a network of pools is and every check of what is read into one.
 """
 
 import math

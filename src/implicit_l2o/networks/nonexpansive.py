@@ -3,6 +3,8 @@
 Every layer is divided by an upper bound of its norm (`spectral`), where that exceeds 1, and the activations are
 1-Lipschitz, so the constants hold for all weights, not only for trained ones. The `nn.Module`s hold the weights;
 `condition(context)` normalises them once and returns a frozen operator, which a solver then calls many times.
+
+Longer than most files here: a module and the frozen operator that it makes are read together.
 """
 
 import itertools

@@ -100,13 +100,14 @@ def _frequencies(kernel: Tensor, torus: tuple[int, int]) -> Tensor:
 @functools.lru_cache(maxsize=64)
 def _waves(torus: tuple[int, int], kernel: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Cosines and sines, `(frequencies, entries of a kernel)`."""
-    rows, columns = (
-        torch.outer(torch.arange(count, dtype=torch.float64), torch.arange(k, dtype=torch.float64)) / size
-        for count, k, size in zip((torus[0], torus[1] // 2 + 1), kernel, torus, strict=True)
-    )
-    turns = rows[:, None, :, None] + columns[None, :, None, :]
-    angles = 2 * torch.pi * turns.flatten(2).flatten(0, 1)
-    return angles.cos(), angles.sin()
+    with torch.inference_mode(False):  # they are kept, and a training cannot use tensors made in inference mode
+        rows, columns = (
+            torch.outer(torch.arange(count, dtype=torch.float64), torch.arange(k, dtype=torch.float64)) / size
+            for count, k, size in zip((torus[0], torus[1] // 2 + 1), kernel, torus, strict=True)
+        )
+        turns = rows[:, None, :, None] + columns[None, :, None, :]
+        angles = 2 * torch.pi * turns.flatten(2).flatten(0, 1)
+        return angles.cos(), angles.sin()
 
 
 def _largest(blocks: Tensor, iterations: int) -> Int[Tensor, " few"]:

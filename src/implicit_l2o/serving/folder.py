@@ -1,4 +1,7 @@
-"""A layer as a folder: weights, description, an example with its answers; written whole, and verified when it is read."""
+"""A layer as a folder: weights, description, an example with its answers; written whole, and verified when it is read.
+
+Longer than most files here: what is written and what is verified of it are two sides of one format.
+"""
 
 import json
 import os

@@ -1,4 +1,7 @@
-"""The one base of all trainings: an application adds its model, its loss and its metrics."""
+"""The one base of all trainings: an application adds its model, its loss and its metrics.
+
+Longer than most files here: all that an application may say of itself, each with its default.
+"""
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
