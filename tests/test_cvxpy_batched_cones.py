@@ -6,24 +6,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 import implicit_l2o as il2o
+from conic import Problem, clarabel_is_not_asked, draw, f64
 
 cp = pytest.importorskip("cvxpy", reason="cvxpy is in the extra 'cvxpy'")
 pytest.importorskip("numba", reason="numba is in the extra 'cvxpy'")
 
-from implicit_l2o.interop.cvxpy import CvxpyLayer, solve  # noqa: E402
+from implicit_l2o.interop.cvxpy import CvxpyLayer  # noqa: E402
 from implicit_l2o.interop.cvxpy import second_order_kernels as second  # noqa: E402
 from implicit_l2o.interop.cvxpy.chunked import Chunked  # noqa: E402
 from implicit_l2o.interop.cvxpy.pattern import pattern_of  # noqa: E402
-
-f64 = torch.float64
-Problem = tuple[Any, list[Any], list[Any], list[Tensor]]
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, dtype=f64, generator=torch.Generator().manual_seed(seed))
 
 
 def risk_cone(batch: int = 11) -> Problem:
@@ -74,13 +67,6 @@ def structure_with(table: np.ndarray) -> Any:
 
 
 every = pytest.mark.parametrize("make", [risk_cone, second_order, mixed, apex, small_cones])
-
-
-def clarabel_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: Any) -> None:
-        raise AssertionError("a sample went to Clarabel")
-
-    monkeypatch.setattr(solve, "solve_by_clarabel", refuse)
 
 
 @every

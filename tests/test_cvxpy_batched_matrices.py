@@ -6,24 +6,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 import implicit_l2o as il2o
+from conic import Problem, clarabel_is_not_asked, draw, f64
 
 cp = pytest.importorskip("cvxpy", reason="cvxpy is in the extra 'cvxpy'")
 pytest.importorskip("numba", reason="numba is in the extra 'cvxpy'")
 
-from implicit_l2o.interop.cvxpy import CvxpyLayer, solve  # noqa: E402
+from implicit_l2o.interop.cvxpy import CvxpyLayer  # noqa: E402
 from implicit_l2o.interop.cvxpy import semidefinite_kernels as semidefinite  # noqa: E402
 from implicit_l2o.interop.cvxpy.pattern import pattern_of  # noqa: E402
 from implicit_l2o.interop.cvxpy.projections import from_matrices, project, to_matrices  # noqa: E402
-
-f64 = torch.float64
-Problem = tuple[Any, list[Any], list[Any], list[Tensor]]
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, dtype=f64, generator=torch.Generator().manual_seed(seed))
 
 
 def nearest_correlation(batch: int = 9) -> Problem:
@@ -72,14 +65,11 @@ every = pytest.mark.parametrize("make", [nearest_correlation, with_inequalities,
 def test_answers_and_gradients_are_those_after_clarabel(
     make: Callable[[], Problem], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: Any) -> None:
-        raise AssertionError("a sample went to Clarabel")
-
     problem, parameters, variables, values = make()
     found = []
     for solver in ("clarabel", "batched"):
         if solver == "batched" and make is not mixed:  # where steps of exponential cones may be too short
-            monkeypatch.setattr(solve, "solve_by_clarabel", refuse)
+            clarabel_is_not_asked(monkeypatch)
         own = [value.clone().requires_grad_() for value in values]
         solution = CvxpyLayer(problem, parameters, variables, solver=solver).solve(*own)
         assert solution.residual.max() < 1e-11

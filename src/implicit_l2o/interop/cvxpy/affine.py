@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from implicit_l2o.interop.cvxpy.canonical import Canonical, Place
+from implicit_l2o.interop.cvxpy.canonical import Canonical
+from implicit_l2o.interop.cvxpy.places import Place
 
 
 class SparseMap(torch.autograd.Function):

@@ -1,41 +1,19 @@
-"""What CVXPY makes of a problem: affine maps from its parameters to a cone program, and where its variables stand there.
+"""What CVXPY makes of a problem: affine maps from its parameters to a cone program.
 
 Source: A. Agrawal, B. Amos, S. Barratt, S. Boyd, S. Diamond and J. Z. Kolter, Differentiable Convex Optimization Layers,
 NeurIPS (2019), section 4.
 """
 
 import contextlib
-import importlib
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
 import implicit_l2o as il2o
-
-
-def require_cvxpy(what: str) -> None:
-    """Raise the error that says how to install CVXPY and Clarabel, where they are not."""
-    for name in ("cvxpy", "clarabel"):
-        if find_spec(name) is None:
-            raise ModuleNotFoundError(f"{what} needs {name}: pip install 'implicit_l2o[cvxpy]'.", name=name)
-
-
-@contextlib.contextmanager
-def sparse_values() -> Iterator[None]:
-    """Without CVXPY's advice against reading the values of sparse parameters and variables, which it does itself."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "(Reading from|Writing to) a sparse CVXPY expression", RuntimeWarning)
-        yield
-
-
-def _cvxpy(module: str = "") -> Any:
-    """CVXPY, which is in an extra: type checkers do not know it."""
-    return importlib.import_module(f"cvxpy.{module}" if module else "cvxpy")
+from implicit_l2o.interop.cvxpy.extra import cvxpy_module, sparse_values
+from implicit_l2o.interop.cvxpy.places import Kept, Place, dual_place, kept_of, primal_place
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,34 +36,6 @@ class Entries:
     def varying(self) -> np.ndarray:
         """Which parameters' columns the entries depend on."""
         return np.diff(self.map[:, :-1].tocsc().indptr) > 0
-
-
-@dataclass(frozen=True, eq=False)
-class Place:
-    """Where a variable stands: consecutive entries of the primal or the dual solution, and what becomes of them."""
-
-    dual: bool
-    start: int
-    size: int
-    shape: tuple[int, ...]
-    # None for all entries in column-major order; ("primal", n) or ("dual", n) for the triangle of a symmetric matrix,
-    # ("diagonal", n) for a diagonal, ("sparse", k) for k entries.
-    triangle: tuple[str, int] | None = None
-    exponential: bool = False
-    entries: np.ndarray | None = None  # which ones, row by row, of a sparse variable
-
-
-@dataclass(frozen=True, eq=False)
-class Kept:
-    """Which entries of a parameter CVXPY keeps: those of an upper triangle, a diagonal, or a sparsity pattern.
-
-    Attributes:
-        entries: their places, row by row.
-        symmetric: whether the others are the same ones again.
-    """
-
-    entries: np.ndarray
-    symmetric: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +98,7 @@ def canonicalise(
         ValueError: the problem is not DPP, or not of these parameters and variables.
         NotImplementedError: it has integer or complex variables, or a feature that CVXPY hands to no cone.
     """
-    cp = _cvxpy()
+    cp = cvxpy_module()
 
     if not isinstance(problem, cp.Problem):
         raise TypeError(f"CvxpyLayer takes a cvxpy.Problem; got {type(problem).__name__}.")
@@ -161,7 +111,10 @@ def canonicalise(
         target, _ = reduction.apply(problem)
         log_parameters, outer = reduction.canon_methods._parameters, reduction.var_id_map
     # Parameters in the matrix of a quadratic form are affine in P, where they need no square root.
-    with sparse_values(), _cvxpy("utilities.scopes").quad_form_dpp_scope() if not gp else contextlib.nullcontext():
+    with (
+        sparse_values(),
+        cvxpy_module("utilities.scopes").quad_form_dpp_scope() if not gp else contextlib.nullcontext(),
+    ):
         data, chain, _ = target.get_problem_data(solver=cp.CLARABEL, canon_backend=backend, verbose=verbose)
     program = data[cp.settings.PARAM_PROB]
     if program.lower_bounds is not None or program.upper_bounds is not None or program.dir_cones:
@@ -176,7 +129,7 @@ def canonicalise(
     ids = {**ids, **{old: ids.get(new[0], new[0]) for old, new in outer.items()}}
     parameter_ids = {old: new[0] for old, new in chain.compose_param_id_map().items()}
     inner = [log_parameters.get(p, p) for p in parameters]
-    everything = {v.id: _primal_place(v, program.var_id_to_col[ids.get(v.id, v.id)], gp) for v in problem.variables()}
+    everything = {v.id: primal_place(v, program.var_id_to_col[ids.get(v.id, v.id)], gp) for v in problem.variables()}
     slices = _rows_of_constraints(program, chain.compose_constr_id_map(), problem)
     program.reduced_A.cache()
     program.reduced_P.cache()
@@ -188,10 +141,10 @@ def canonicalise(
         Ab=_constraints(program),
         cones=_cones(data["dims"]),
         columns=tuple(program.param_id_to_col[parameter_ids.get(p.id, p.id)] for p in inner),
-        kept=tuple(_kept(p, parameter_ids) for p in inner),
+        kept=tuple(kept_of(p, parameter_ids) for p in inner),
         logarithms=tuple(p in log_parameters for p in parameters),
         places=tuple(
-            everything[v.id] if v.id in everything else _dual_place(v, of_duals[v.id], slices) for v in variables
+            everything[v.id] if v.id in everything else dual_place(v, of_duals[v.id], slices) for v in variables
         ),
         everything=everything,
     )
@@ -233,24 +186,6 @@ def _check(problem: Any, parameters: list[Any], variables: list[Any], of_duals: 
             )
 
 
-def _kept(parameter: Any, ids: dict[int, int]) -> Kept | None:
-    """What CVXPY lowered a parameter to, in its order."""
-    if parameter.id not in ids or not getattr(parameter, "_has_dim_reducing_attr", False):
-        return None
-    n = parameter.shape[-1]
-    if any(parameter.attributes.get(a) for a in ("symmetric", "hermitian", "PSD", "NSD")):
-        rows, columns = np.triu_indices(n)
-        return Kept(rows * n + columns, symmetric=True)
-    if parameter.attributes.get("diag"):
-        return Kept(np.arange(n) * (n + 1), symmetric=False)
-    return Kept(_sparse_places(parameter), symmetric=False)
-
-
-def _sparse_places(leaf: Any) -> np.ndarray:
-    """The places of a sparse parameter's or variable's entries, row by row."""
-    return np.ravel_multi_index(leaf.sparse_idx, leaf.shape).astype(np.int64)
-
-
 def _quadratic(program: Any) -> Entries | None:
     """The entries of P made symmetric, whatever CVXPY stores."""
     if program.P is None:
@@ -289,22 +224,9 @@ def _cones(dims: Any) -> il2o.ConeProduct:
     )
 
 
-def _primal_place(variable: Any, start: int, gp: bool) -> Place:
-    shape = tuple(variable.shape)
-    if len(shape) == 2 and any(variable.attributes.get(a) for a in ("symmetric", "PSD", "NSD")):
-        n = shape[0]
-        return Place(False, start, n * (n + 1) // 2, shape, ("primal", n), gp)
-    if variable.attributes.get("diag"):
-        return Place(False, start, shape[0], shape, ("diagonal", shape[0]), gp)
-    if variable.attributes.get("sparsity"):
-        entries = _sparse_places(variable)
-        return Place(False, start, len(entries), shape, ("sparse", len(entries)), gp, entries)
-    return Place(False, start, variable.size, shape, None, gp)
-
-
 def _rows_of_constraints(program: Any, ids: dict[int, int], problem: Any) -> dict[int, slice]:
     """The rows of the problem's own constraints in the dual solution; constraints that became several have none."""
-    cp = _cvxpy()
+    cp = cvxpy_module()
 
     kinds = [
         cp.constraints.Zero,
@@ -325,23 +247,3 @@ def _rows_of_constraints(program: Any, ids: dict[int, int], problem: Any) -> dic
             row += size
     own = {constraint.id: ids.get(constraint.id, constraint.id) for constraint in problem.constraints}
     return {old: slices[new] for old, new in own.items() if new in slices}
-
-
-def _dual_place(variable: Any, constraint: Any, slices: dict[int, slice]) -> Place:
-    cp = _cvxpy()
-
-    if constraint.id not in slices:
-        raise NotImplementedError(f"CvxpyLayer has no dual variable for {constraint}: CVXPY reformulates it.")
-    curved = isinstance(constraint, cp.constraints.SOC | cp.constraints.ExpCone | cp.constraints.PowCone3D)
-    # CVXPY interleaves the rows of many such cones; one cone is in the order of its dual variables.
-    if curved and constraint.num_cones() > 1:
-        raise NotImplementedError(f"CvxpyLayer has dual variables of single cones; got {constraint}.")
-    start = slices[constraint.id].start
-    for dual in constraint.dual_variables:
-        if dual.id == variable.id:
-            break
-        start += dual.size
-    shape = tuple(variable.shape)
-    if isinstance(constraint, cp.constraints.PSD):
-        return Place(True, start, shape[0] * (shape[0] + 1) // 2, shape, ("dual", shape[0]))
-    return Place(True, start, variable.size, shape)

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 import implicit_l2o as il2o
-from implicit_l2o.interop.cvxpy.canonical import sparse_values
+from implicit_l2o.interop.cvxpy.extra import sparse_values
 from implicit_l2o.interop.cvxpy.solution import ConicSolution
 
 

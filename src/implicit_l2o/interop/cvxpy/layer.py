@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 import implicit_l2o as il2o
 from implicit_l2o.interop.cvxpy.affine import parameter_vector, variable_value
-from implicit_l2o.interop.cvxpy.canonical import canonicalise, require_cvxpy
+from implicit_l2o.interop.cvxpy.canonical import canonicalise
 from implicit_l2o.interop.cvxpy.certificates import certificates_of
 from implicit_l2o.interop.cvxpy.differentiated import Attached, Differentiated, ZeroWatch
+from implicit_l2o.interop.cvxpy.extra import require_cvxpy
 from implicit_l2o.interop.cvxpy.interior_point import Points, check_options
 from implicit_l2o.interop.cvxpy.kkt import KKT
 from implicit_l2o.interop.cvxpy.options import OnFailure, check_options_of_layer, check_solver, solver_named
