@@ -3,6 +3,7 @@
 import numpy as np
 
 from implicit_l2o._numba import compiled
+from implicit_l2o.interop.cvxpy.eights import room_for
 from implicit_l2o.interop.cvxpy.matrix_vectors import add_scaled
 from implicit_l2o.interop.cvxpy.semidefinite_kernels import scale_diagonals
 
@@ -13,7 +14,7 @@ def stretched(V, weights, count, order, out):
 
     Rows of `V` are vectors, of which the first `count` are those `p`.
     """
-    F, factors = np.zeros((order * order, 8)), np.empty((4, 8))
+    F, factors = room_for(order * order), room_for(4)
     for p in range(count):
         # F = sum_q -weights[p, q] v_q v_q^T.
         F[:] = 0.0

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 
 import implicit_l2o as il2o
-from implicit_l2o.interop.cvxpy.chunks import WIDTH, from_chunks, to_chunks
+from implicit_l2o.interop.cvxpy.chunks import WIDTH, aligned, from_chunks, to_chunks
 from implicit_l2o.interop.cvxpy.projections import from_matrices, groups, take, to_matrices
 
 DELTA = 1e-7  # what D and I - D are enlarged by: eigenvalues of E between this and its inverse leave room for rounding
@@ -179,7 +179,7 @@ class Semidefinite(AbstractBend):
         twice = np.where(positive[..., None, :], 0.5, 1.0)  # both (p, q) and (q, p) are added
         weights = np.where(positive[..., :, None], twice * (_stretched(differences) - base), 0.0)
         counts = positive.sum(-1).max(0, initial=0)
-        out = np.empty((-(-len(V) // WIDTH), len(self.places), size * (size + 1) // 2, WIDTH))
+        out = aligned(-(-len(V) // WIDTH), len(self.places), size * (size + 1) // 2, WIDTH)
         for cone, count in enumerate(counts):
             parts = (to_chunks(part[:, cone].reshape(-1, order * order)) for part in (V, weights))
             stretched_all(*parts, int(count), order, base, out[:, cone])

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 import implicit_l2o as il2o
 from implicit_l2o.interop.cvxpy import equation_kernels as equations
 from implicit_l2o.interop.cvxpy.bends import AbstractBend, bends_at
-from implicit_l2o.interop.cvxpy.chunks import from_chunks, to_chunks
+from implicit_l2o.interop.cvxpy.chunks import WIDTH, aligned, from_chunks, to_chunks
 from implicit_l2o.interop.cvxpy.interior_kernels import iterate_all
 from implicit_l2o.interop.cvxpy.interior_point import Points
 from implicit_l2o.interop.cvxpy.pattern import Pattern
@@ -22,8 +22,9 @@ from implicit_l2o.interop.cvxpy.projections import project, put, take
 
 _NEAR = 1e-9  # relative to w, up to where factors are kept
 _LARGE = 1e20  # in E, for an idle inequality
-_ROUGH = 1e-8  # tolerance of the interior-point method on quadratic programs, whose answers are polished ...
-_CLOSE = 1e-10  # ... and where active sets show later, or a step of the polish costs more than one of that method
+_ROUGH = 1e-8  # tolerance of the interior-point method where its steps cost as much as those of the polish ...
+_CLOSE = 1e-10  # ... where they cost less ...
+_SHARP = 1e-12  # ... and of linear programs, whose active sets show last: the polish would lose its way at others
 _STEPS = 60
 _REFINEMENTS = 5
 _ENOUGH = 1e-12
@@ -32,11 +33,9 @@ _ENOUGH = 1e-12
 def interior_points(pattern: Pattern, programs: ConePrograms) -> Points:
     """Rough solutions by the interior-point method; CONVERGED, or MAX_STEPS for those that may have none."""
     q, b = to_chunks(programs.q), to_chunks(programs.b)
-    x, s, z = np.empty_like(q), np.empty_like(b), np.empty_like(b)
+    x, s, z = aligned(*q.shape), aligned(*b.shape), aligned(*b.shape)
     taken = np.zeros((len(q), q.shape[2]), int)
-    # Second-order and semidefinite cones leave about half of the digits, which the polish needs no more of.
-    curved = programs.cones.second_order or programs.cones.semidefinite
-    tolerance = _CLOSE if programs.P is None and not curved else _ROUGH
+    tolerance = _tolerance(programs)
     iterate_all(pattern.structure, pattern.values(programs), q, b, tolerance, _STEPS, pattern.shift, x, s, z, taken)
     count = len(programs)
     steps = taken.reshape(-1)[:count]
@@ -44,6 +43,13 @@ def interior_points(pattern: Pattern, programs: ConePrograms) -> Points:
     ended = (steps < _STEPS) & np.isfinite(found).all(1) & np.isfinite(w).all(1)
     status = np.where(ended, int(il2o.Status.CONVERGED), int(il2o.Status.MAX_STEPS))
     return Points(found, w, status, steps)
+
+
+def _tolerance(programs: ConePrograms) -> float:
+    cones, quadratic = programs.cones, programs.P is not None
+    if cones.semidefinite or (cones.exponential and quadratic):
+        return _ROUGH
+    return _CLOSE if quadratic or cones.second_order or cones.exponential else _SHARP
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,8 +89,8 @@ class Chunked:
                 return replace(known, bends=bends)
         if known is None:
             values = pattern.values(programs)
-            low = np.empty((len(values), pattern.fill, values.shape[2]))
-            diagonal = np.empty((len(values), t.size, values.shape[2]))
+            low = aligned(len(values), pattern.fill, WIDTH)
+            diagonal = aligned(len(values), t.size, WIDTH)
         else:
             values, low, diagonal = known.values, known.low, known.diagonal
         which = np.arange(len(values))
@@ -162,7 +168,7 @@ class Chunked:
     def _factors(self, right: np.ndarray) -> np.ndarray:
         t = self.pattern.structure
         rows = to_chunks(np.concatenate([right, np.zeros((len(right), t.size - t.n - t.m))], 1))
-        out = np.empty_like(rows)
+        out = aligned(*rows.shape)
         equations.solve_all(t, self.low, self.diagonal, rows, out, np.arange(len(rows)))
         return from_chunks(out, len(right))[:, : t.n + t.m]
 
@@ -174,7 +180,7 @@ def products(kkt: Chunked, x: Float[np.ndarray, "B k"]) -> Float[np.ndarray, "B 
 
 def _products(pattern: Pattern, values: np.ndarray, x: np.ndarray) -> np.ndarray:
     rows = to_chunks(x)
-    out = np.empty_like(rows)
+    out = aligned(*rows.shape)
     equations.products(pattern.structure, values, rows, out, np.arange(len(rows)))
     return from_chunks(out, len(x))
 

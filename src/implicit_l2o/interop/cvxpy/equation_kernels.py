@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 
 from implicit_l2o._numba import compiled
+from implicit_l2o.interop.cvxpy.eights import room_for
 from implicit_l2o.interop.cvxpy.ldl_kernels import factor, multiply, solve
-from implicit_l2o.interop.cvxpy.ldl_vectors import add_products
 
 _REFINED = 1e-11  # residual relative to the right-hand side
 _REFINEMENTS = 2
@@ -19,7 +19,7 @@ class Structure(NamedTuple):
     Rows up to `zero` are equations, up to `first` inequalities. `seconds` has a row, a size, the place of the first entry
     and the first of two more unknowns for each second-order cone (-1 where its block is dense), `matrices` a row, an order,
     the place of the first entry and of the first square's entry for each semidefinite cone, `triples` a row and the place of
-    the first entry for each exponential cone.
+    the first entry for each exponential cone. `diagonal` are the entries of P and of the blocks of E that stand there.
     """
 
     n: int
@@ -35,6 +35,7 @@ class Structure(NamedTuple):
     triples: np.ndarray
     rows: np.ndarray
     columns: np.ndarray
+    diagonal: np.ndarray
     places: np.ndarray
     order: np.ndarray
     signs: np.ndarray
@@ -44,7 +45,6 @@ class Structure(NamedTuple):
 class Work(NamedTuple):
     """Room for one chunk."""
 
-    halved: np.ndarray
     low: np.ndarray
     diagonal: np.ndarray
     columns: np.ndarray
@@ -56,41 +56,35 @@ class Work(NamedTuple):
 def room(t, low, diagonal):
     """Room for one chunk."""
     size = t.size
-    halved = np.empty((len(t.rows), 8))
-    return Work(halved, low, diagonal, np.zeros((size, 8)), np.empty((size, 8)), np.empty((size, 8)))
+    return Work(low, diagonal, room_for(size), room_for(size), room_for(size))
 
 
 @compiled
-def halve(t, values, work, start, stop):
-    """Some of the entries with half of the diagonal, as `multiply` takes them."""
-    for e in range(start, stop):
-        share = 0.5 if t.rows[e] == t.columns[e] else 1.0
-        for s in range(8):
-            work.halved[e, s] = share * values[e, s]
+def multiply_data(t, values, x, out):
+    """Add the product with P, A and its transpose to `out`."""
+    multiply(t.rows, t.columns, t.diagonal, values, x, out, 0, t.linear)
 
 
 @compiled
-def multiply_corner(t, values, x, work, out):
-    """Add the product with `-E` to `out`; the entries of its blocks are halved."""
+def multiply_corner(t, values, x, out):
+    """Add the product with `-E` to `out`."""
     for i in range(t.first):
         for s in range(8):
             out[t.n + i, s] += values[t.linear + i, s] * x[t.n + i, s]
-    add_products(t.rows, t.columns, work.halved, x, out, t.curved, len(t.rows))
-    add_products(t.columns, t.rows, work.halved, x, out, t.curved, len(t.rows))
+    multiply(t.rows, t.columns, t.diagonal, values, x, out, t.curved, len(t.rows))
 
 
 @compiled
 def multiply_all(t, values, x, work):
     """`work.product`: that with the whole matrix."""
     work.product[:] = 0.0
-    multiply(t.rows, t.columns, t.linear, work.halved, x, work.product)
-    multiply_corner(t, values, x, work, work.product)
+    multiply_data(t, values, x, work.product)
+    multiply_corner(t, values, x, work.product)
 
 
 @compiled
 def factor_one(t, values, shift, work):
     """Factor the regularised equations."""
-    halve(t, values, work, t.curved, len(t.rows))
     factor(t.shape, t.places, values, shift, t.signs, _LEAST, work.low, work.diagonal, work.columns)
 
 
@@ -130,7 +124,7 @@ def refined(t, values, right, out, work):
 @compiled
 def factor_all(t, values, shift, low, diagonal, which):
     """Factor the equations of some chunks."""
-    columns = np.zeros((t.size, 8))
+    columns = room_for(t.size)
     for c in which:
         factor(t.shape, t.places, values[c], shift, t.signs, _LEAST, low[c], diagonal[c], columns)
 
@@ -145,8 +139,6 @@ def solve_all(t, low, diagonal, right, out, which):
 @compiled
 def products(t, values, x, out, which):
     """`(P x + A^T z, A x)` of `(x, z)` for some chunks."""
-    work = room(t, np.empty((0, 8)), np.empty((0, 8)))
     for c in which:
-        halve(t, values[c], work, 0, t.linear)
         out[c] = 0.0
-        multiply(t.rows, t.columns, t.linear, work.halved, x[c], out[c])
+        multiply_data(t, values[c], x[c], out[c])

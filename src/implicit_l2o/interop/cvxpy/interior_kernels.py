@@ -13,8 +13,8 @@ from implicit_l2o._numba import compiled
 from implicit_l2o.interop.cvxpy import exponential_kernels as exponential
 from implicit_l2o.interop.cvxpy import second_order_kernels as second
 from implicit_l2o.interop.cvxpy import semidefinite_kernels as semidefinite
-from implicit_l2o.interop.cvxpy.equation_kernels import factor_one, halve, multiply_corner, refined, room
-from implicit_l2o.interop.cvxpy.ldl_kernels import multiply
+from implicit_l2o.interop.cvxpy.eights import room_for
+from implicit_l2o.interop.cvxpy.equation_kernels import factor_one, multiply_corner, multiply_data, refined, room
 
 _LONGEST = 0.99  # of the way to the boundary
 _SHORT = 0.1  # step after which a sample is centred
@@ -69,7 +69,7 @@ def begin(t, values, q, b, x, s_, z, scaling, work, shift):
     if t.curved < len(t.rows):
         return
     scale(t, values, s_, z, np.ones(8), scaling)
-    right, both = np.zeros((t.size, 8)), np.empty((t.size, 8))
+    right, both = room_for(t.size), room_for(t.size)
     right[: t.n] = -q
     right[t.n : t.n + t.m] = b
     factor_one(t, values, shift, work)
@@ -130,13 +130,13 @@ def complement(t, s_, z, ds, dz, target, scaling, corrected, fixed):
 
 
 @compiled
-def residuals(t, q, b, x, s_, z, sizes, both, rest, mu, error, work):
+def residuals(t, values, q, b, x, s_, z, sizes, both, rest, mu, error):
     """Those of the equations, `mu`, and the largest of them relative to `sizes`."""
     n = t.n
     both[:n] = x
     both[n : n + t.m] = z
     rest[:] = 0.0
-    multiply(t.rows, t.columns, t.linear, work.halved, both, rest)
+    multiply_data(t, values, both, rest)
     mu[:] = 0.0
     error[:] = 0.0
     for i in range(n):
@@ -157,12 +157,10 @@ def residuals(t, q, b, x, s_, z, sizes, both, rest, mu, error, work):
 def iterate(t, values, q, b, tolerance, steps, shift, x, s_, z, taken, work):
     """The method on one chunk: `x`, `s_`, `z` and the steps that each sample took, up to `steps` where it did not end."""
     n, m, size = t.n, t.m, t.size
-    scaling = Scaling(np.empty((len(t.seconds), 8)), np.empty((m, 8)), np.empty((m, 8)), semidefinite.matrices_of(t))
-    halve(t, values, work, 0, t.linear)
+    scaling = Scaling(room_for(len(t.seconds)), room_for(m), room_for(m), semidefinite.matrices_of(t))
     begin(t, values, q, b, x, s_, z, scaling, work, shift)
-    both, right, d = np.zeros((size, 8)), np.zeros((size, 8)), np.empty((size, 8))
-    rest, corner, ds, dz = np.empty((size, 8)), np.empty((size, 8)), np.empty((m, 8)), np.empty((m, 8))
-    fixed, sizes = np.empty((m, 8)), np.ones((2, 8))
+    both, right, d, rest, corner = room_for(size), room_for(size), room_for(size), room_for(size), room_for(size)
+    ds, dz, fixed, sizes = room_for(m), room_for(m), room_for(m), np.ones((2, 8))
     mu, alpha, sigma, error = np.empty(8), np.empty(8), np.empty(8), np.empty(8)
     short = np.zeros(8, np.bool_)
     active, fraction = np.ones(8, np.bool_), _SHORTER if len(t.seconds) + len(t.matrices) else _LONGEST
@@ -173,7 +171,7 @@ def iterate(t, values, q, b, tolerance, steps, shift, x, s_, z, taken, work):
             sizes[1, s] = max(sizes[1, s], abs(b[i, s]))
     taken[:] = 0
     for _ in range(steps + 1):
-        residuals(t, q, b, x, s_, z, sizes, both, rest, mu, error, work)
+        residuals(t, values, q, b, x, s_, z, sizes, both, rest, mu, error)
         going = False
         for s in range(8):
             active[s] = active[s] and error[s] > tolerance and error[s] < np.inf
@@ -196,7 +194,7 @@ def iterate(t, values, q, b, tolerance, steps, shift, x, s_, z, taken, work):
             # ds = -fixed - E dz: the rows of the cones in the product with E alone.
             dz[:] = d[n : n + m]
             corner[:] = 0.0
-            multiply_corner(t, values, d, work, corner)
+            multiply_corner(t, values, d, corner)
             for i in range(m):
                 for s in range(8):
                     ds[i, s] = 0.0 if i < t.zero else corner[n + i, s] - fixed[i, s]
@@ -220,6 +218,6 @@ def iterate(t, values, q, b, tolerance, steps, shift, x, s_, z, taken, work):
 @compiled
 def iterate_all(t, values, q, b, tolerance, steps, shift, x, s_, z, taken):
     """The method on every chunk."""
-    work = room(t, np.empty((len(t.shape[1]), 8)), np.empty((t.size, 8)))
+    work = room(t, room_for(len(t.shape[1])), room_for(t.size))
     for c in range(len(q)):
         iterate(t, values[c], q[c], b[c], tolerance, steps, shift, x[c], s_[c], z[c], taken[c], work)

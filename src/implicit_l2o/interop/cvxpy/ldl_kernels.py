@@ -1,12 +1,14 @@
 """Compiled `L D L^T` factorisations of many matrices with one sparsity pattern, eight of them in each vector instruction.
 
 Source of the symbolic part: T. A. Davis, Direct Methods for Sparse Linear Systems (2006), chapter 4; the numeric part is
-left-looking, with the samples innermost: values have the shape `(entries, 8)`.
+left-looking, with the samples innermost: values have the shape `(entries, 8)`. Columns whose patterns continue each other are
+a panel, which updates later ones as a dense matrix (E. Ng and B. Peyton, SIAM J. Sci. Comput. 14, 1993).
 """
 
 import numpy as np
 
 from implicit_l2o._numba import compiled
+from implicit_l2o.interop.cvxpy.ldl_panels import panels, room_of, single, update
 from implicit_l2o.interop.cvxpy.ldl_vectors import (
     add_products,
     scale_rows,
@@ -20,9 +22,11 @@ WIDTH = 8  # samples of a chunk, which the kernels write out one by one: compile
 
 @compiled
 def symbolic(size, starts, rows):
-    """The pattern of L, given that of the upper triangle by columns: columns of L, and its rows by places in them."""
+    """The pattern of L, given that of the upper triangle by columns: columns of L, its panels, and its rows by places.
+
+    The rows are without the places that belong to blocks of panels.
+    """
     parent, mark, counts = np.full(size, -1), np.full(size, -1), np.zeros(size, np.int64)
-    total = np.zeros(size + 1, np.int64)
     for j in range(size):
         mark[j] = j
         for p in range(starts[j], starts[j + 1]):
@@ -31,13 +35,11 @@ def symbolic(size, starts, rows):
                 if parent[i] == -1:
                     parent[i] = j
                 counts[i] += 1
-                total[j + 1] += 1
                 mark[i] = j
                 i = parent[i]
     columns = np.zeros(size + 1, np.int64)
     for j in range(size):
         columns[j + 1] = columns[j] + counts[j]
-        total[j + 1] += total[j]
     below, filled = np.empty(columns[size], np.int32), np.zeros(size, np.int64)
     mark[:] = -1
     for j in range(size):
@@ -49,18 +51,27 @@ def symbolic(size, starts, rows):
                 filled[i] += 1
                 mark[i] = j
                 i = parent[i]
-    left, place = np.empty(columns[size], np.int32), np.empty(columns[size], np.int32)
-    filled[:] = 0
-    for k in range(size):
-        for p in range(columns[k], columns[k + 1]):
-            j = below[p]
-            left[total[j] + filled[j]], place[total[j] + filled[j]] = k, p
-            filled[j] += 1
     # A column that continues the pattern of the one before it may be used together with that.
     joined = np.zeros(size, np.bool_)
     for k in range(1, size):
         joined[k] = parent[k - 1] == k and counts[k - 1] == counts[k] + 1
-    return columns, below, total, left, place, joined
+    found = panels(joined, columns, below)
+    left, place = np.empty(columns[size], np.int32), np.empty(columns[size], np.int32)
+    total = np.zeros(size + 1, np.int64)
+    filled[:] = 0
+    for k in range(size):
+        for p in range(columns[k], columns[k + 1]):
+            filled[below[p]] += 1 if single(found, columns, k, p) else 0
+    for j in range(size):
+        total[j + 1] = total[j] + filled[j]
+    filled[:] = 0
+    for k in range(size):
+        for p in range(columns[k], columns[k + 1]):
+            j = below[p]
+            if single(found, columns, k, p):
+                left[total[j] + filled[j]], place[total[j] + filled[j]] = k, p
+                filled[j] += 1
+    return columns, below, total, left[: total[size]], place[: total[size]], joined, found
 
 
 @compiled
@@ -86,8 +97,9 @@ def places_of(size, columns, below, rows, cols):
 @compiled
 def factor(shape, where, values, shift, signs, least, low, diagonal, work):
     """Factor `K + diag(shift)`, entries `values` at `where`; a pivot of the wrong sign or below `least` is replaced."""
-    columns, below, total, left, place, joined = shape
+    columns, below, total, left, place, joined, grouped = shape
     size = len(signs)
+    room = room_of(grouped)
     pair = np.empty((2, 8))
     low[:] = 0.0
     for j in range(size):
@@ -102,6 +114,8 @@ def factor(shape, where, values, shift, signs, least, low, diagonal, work):
             for s in range(8):
                 diagonal[-1 - p, s] += values[e, s]
     for j in range(size):
+        if grouped.start[j] < grouped.start[j + 1]:
+            update(grouped, columns, below, low, diagonal, j, room)
         r = total[j]
         while r < total[j + 1]:
             k, q = left[r], place[r]
@@ -139,10 +153,10 @@ def solve(columns, below, low, diagonal, v):
 
 
 @compiled
-def multiply(rows, columns, stop, own, v, w):
-    """Add the product with the symmetric matrix of which the entries up to `stop` are those of one triangle.
-
-    Those on the diagonal stand in `own` for half of themselves.
-    """
-    add_products(rows, columns, own, v, w, 0, stop)
-    add_products(columns, rows, own, v, w, 0, stop)
+def multiply(rows, columns, diagonal, own, v, w, start, stop):
+    """Add the product with the symmetric matrix of one triangle's entries from `start` to `stop`, some on the `diagonal`."""
+    add_products(rows, columns, own, v, w, start, stop)
+    for e in diagonal:
+        if start <= e < stop:
+            for s in range(8):
+                w[rows[e], s] -= own[e, s] * v[rows[e], s]

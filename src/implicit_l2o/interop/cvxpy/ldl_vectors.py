@@ -112,16 +112,18 @@ def scale_rows(typing: Any, low: Any, work: Any, below: Any, start: Any, stop: A
 
 @intrinsic
 def add_products(typing: Any, rows: Any, columns: Any, own: Any, v: Any, w: Any, start: Any, stop: Any) -> Any:
-    """`w[rows[e]] += own[e] * v[columns[e]]` for `start <= e < stop`."""
+    """`w[rows[e]] += own[e] * v[columns[e]]` and the other way round, for `start <= e < stop`: twice on a diagonal."""
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         kinds = signature.args
         of_rows, of_columns, of_own, of_v, of_w = (data(context, builder, kinds[a], arguments[a]) for a in range(5))
         with cgutils.for_range_slice(builder, arguments[5], arguments[6], ir.Constant(ir.IntType(64), 1)) as (e, _):
-            place = row(builder, of_w, _below(builder, of_rows, e))
-            other = load(builder, row(builder, of_v, _below(builder, of_columns, e)))
-            product = builder.fmul(load(builder, row(builder, of_own, e)), other, flags=("contract",))
-            builder.store(builder.fadd(load(builder, place), product, flags=("contract",)), place, align=8)
+            ends = _below(builder, of_rows, e), _below(builder, of_columns, e)
+            by = load(builder, row(builder, of_own, e))
+            for one, other in (ends, ends[::-1]):
+                place = row(builder, of_w, one)
+                product = builder.fmul(by, load(builder, row(builder, of_v, other)), flags=("contract",))
+                builder.store(builder.fadd(load(builder, place), product, flags=("contract",)), place, align=8)
         return context.get_dummy_value()
 
     return types.none(rows, columns, own, v, w, types.int64, types.int64), code

@@ -18,7 +18,7 @@ import implicit_l2o as il2o
 from implicit_l2o._numba import has_numba
 from implicit_l2o.interop.cvxpy.bends import SLIM
 from implicit_l2o.interop.cvxpy.canonical import Canonical
-from implicit_l2o.interop.cvxpy.chunks import WIDTH, Chunks, to_chunks
+from implicit_l2o.interop.cvxpy.chunks import WIDTH, Chunks, aligned, to_chunks
 from implicit_l2o.interop.cvxpy.program import ConePrograms
 
 _REGULAR = 1e-9  # what is added to the pivots
@@ -78,9 +78,11 @@ class Pattern:
         places = ldl.places_of(size, shape[0], shape[1], rank[rows], rank[columns])
         signs = np.concatenate([np.ones(n), -np.ones(m), np.tile([1.0, -1.0], corner.more // 2)])[order]
         degree = cones.nonnegative + len(cones.second_order) + sum(cones.semidefinite) + 3 * cones.exponential
+        diagonal = np.flatnonzero(rows == columns)
+        diagonal = diagonal[(diagonal < linear) | (diagonal >= linear + first)]
         structure = equations.Structure(
             *(n, m, size, cones.zero, first, max(1, degree), linear, linear + first),
-            *(corner.seconds, corner.matrices, corner.triples, rows, columns, places, order, signs, shape),
+            *(corner.seconds, corner.matrices, corner.triples, rows, columns, diagonal, places, order, signs, shape),
         )
         first_entries = np.zeros(m, int)
         first_entries[corner.seconds[:, 0]] = corner.seconds[:, 2]
@@ -102,8 +104,9 @@ class Pattern:
         parts = [] if programs.P is None else [programs.P[:, self.from_P]]
         parts.append(-programs.Ab[:, self.from_A])
         linear = to_chunks(np.concatenate(parts, 1))
-        values = np.zeros((len(linear), len(self.structure.rows), WIDTH))
+        values = aligned(len(linear), len(self.structure.rows), WIDTH)
         values[:, : self.structure.linear] = linear
+        values[:, self.structure.linear :] = 0.0
         return values
 
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from implicit_l2o._numba import compiled
+from implicit_l2o.interop.cvxpy.eights import room_for
 from implicit_l2o.interop.cvxpy.matrix_vectors import add_scaled, dot, rotate
 
 _SWEEPS = 12
@@ -37,9 +38,9 @@ def matrices_of(t):
     for k in range(len(t.matrices)):
         order = t.matrices[k, 1]
         total, most = total + order * order, max(most, order * order)
-    shape = (total, 8)
     return Matrices(
-        np.zeros(shape), np.zeros(shape), np.zeros(shape), np.zeros(shape), np.zeros(shape), np.zeros((5, most, 8))
+        *(room_for(total), room_for(total), room_for(total), room_for(total), room_for(total)),
+        room_for(5 * most).reshape(5, most, 8),
     )
 
 
@@ -177,7 +178,7 @@ def scale(t, values, s_, z, mats):
 @compiled
 def kronecker(W, order, values, e):
     """`-E` of `E X = W X W`, the lower triangle by rows."""
-    size, factors = order * (order + 1) // 2, np.empty((2, 8))
+    size, factors = order * (order + 1) // 2, room_for(2)
     values[e : e + size * (size + 1) // 2] = 0.0
     row = e
     for j in range(order):
