@@ -88,6 +88,36 @@ def test_the_derivative_of_the_product_is_that_of_autograd() -> None:
     assert values.max() < 1 + 1e-10
 
 
+def test_the_compiled_exponential_cone_is_that_of_autograd() -> None:
+    """Projection and derivative, near the origin, far along the rays, on faces, at the apex and without a number."""
+    generator = torch.Generator().manual_seed(7)
+    x = torch.randn(3000, 3, dtype=torch.float64, generator=generator)
+    x[1000:2000] *= 10 ** (8 * torch.rand(1000, 1, dtype=torch.float64, generator=generator) - 4)
+    x[2000:] *= 10 ** (8 * torch.rand(1000, 3, dtype=torch.float64, generator=generator) - 4)
+    x[:9] = torch.tensor(
+        [[0, 0, 0], [-1, -1, 2], [-1, 0, -1], [0, 1, 1], [1, 0, -1], [0, 0, 1], [0, -1, 0], [1, 0, 0], [-2, 0, 0]]
+    )
+    cone, product = il2o.ExponentialCone(), il2o.ConeProduct(exponential=1)
+    recorded = cone.project(x.clone().requires_grad_()).detach()
+    size = x.abs().amax(1, keepdim=True).clamp_min(1e-300)
+    assert ((cone.project(x) - recorded).abs() <= 1e-14 * size).all()
+    [(_, matrices)] = product.derivative(x)[1]
+    expected = torch.autograd.functional.jacobian(lambda x: cone.project(x).sum(0), x).movedim(1, 0)
+    assert torch.allclose(matrices[:, 0], (expected + expected.mT) / 2, atol=1e-7)
+    broken = torch.tensor([[torch.nan, 1.0, 1.0], [1.0, 1.0, 1.0]], dtype=torch.float64)
+    assert cone.project(broken)[0].isnan().any()
+    assert torch.equal(cone.project(broken)[1], cone.project(broken[1:])[0])
+
+
+def test_the_exponential_cone_under_a_transform() -> None:
+    x = torch.tensor([[1.0, 0.5, -2.0], [0.3, -1.0, 2.0]], dtype=torch.float64)
+    direction = torch.tensor([[0.1, 1.0, 2.0], [1.0, 0.0, -1.0]], dtype=torch.float64)
+    _, pull_back = torch.func.vjp(il2o.ExponentialCone().project, x)
+    (along,) = pull_back(direction)  # the derivative is symmetric
+    [(_, matrices)] = il2o.ConeProduct(exponential=1).derivative(x)[1]
+    assert torch.allclose(along, (matrices[:, 0] @ direction[:, :, None])[:, :, 0], atol=1e-12)
+
+
 @pytest.mark.bad_input
 @pytest.mark.parametrize(
     ("make", "message"),

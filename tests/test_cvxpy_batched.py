@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import linprog
 from torch import Tensor
 
 import implicit_l2o as il2o
@@ -19,6 +22,7 @@ from implicit_l2o.interop.cvxpy import ldl_kernels as ldl  # noqa: E402
 from implicit_l2o.interop.cvxpy.chunked import Chunked  # noqa: E402
 from implicit_l2o.interop.cvxpy.chunks import from_chunks, to_chunks  # noqa: E402
 from implicit_l2o.interop.cvxpy.pattern import pattern_of  # noqa: E402
+from implicit_l2o.interop.cvxpy.solve import Forward  # noqa: E402
 
 f64 = torch.float64
 
@@ -43,23 +47,63 @@ CASES = [(quadratic, [draw(11, 8, 6), draw(11, 8, seed=1)]), (entropic, [3 * dra
 both = pytest.mark.parametrize(("make", "values"), CASES, ids=["quadratic", "entropic"])
 
 
-def test_factors_of_eight_matrices() -> None:
-    rng = np.random.default_rng(0)
-    upper = sp.csc_array(sp.triu(sp.random_array((30, 30), density=0.1, rng=rng), 1) + sp.eye_array(30))
+def check_factors(upper: sp.csc_array, seed: int) -> Any:
+    """Eight matrices with the pattern `upper` and signs on the diagonal; the pattern of their factor."""
+    size, rng = upper.shape[0], np.random.default_rng(seed)
     upper.sort_indices()
-    rows, columns = upper.indices, np.repeat(np.arange(30), np.diff(upper.indptr))
-    values = np.where((rows == columns)[:, None], 10.0, rng.standard_normal((len(rows), 8)))
-    shape = ldl.symbolic(30, upper.indptr.astype(np.int64), upper.indices.astype(np.int32))
-    places = ldl.places_of(30, shape[0], shape[1], rows, columns)
-    low, diagonal = np.empty((len(shape[1]), 8)), np.empty((30, 8))
-    ldl.factor(shape, places, values, np.zeros(30), np.ones(30), 0.0, low, diagonal, np.zeros((30, 8)))
-    right = rng.standard_normal((30, 8))
+    rows, columns = upper.indices, np.repeat(np.arange(size), np.diff(upper.indptr))
+    signs = rng.choice([-1.0, 1.0], size)
+    values = np.where((rows == columns)[:, None], 0.0, rng.standard_normal((len(rows), 8)))
+    weight = np.zeros((size, 8))
+    np.add.at(weight, rows, abs(values))
+    np.add.at(weight, columns, abs(values))
+    values[rows == columns] = ((1.0 + weight) * signs[:, None])[rows[rows == columns]]
+    shape = ldl.symbolic(size, upper.indptr.astype(np.int64), upper.indices.astype(np.int32))
+    places = ldl.places_of(size, shape[0], shape[1], rows, columns)
+    low, diagonal = np.empty((len(shape[1]), 8)), np.empty((size, 8))
+    ldl.factor(shape, places, values, np.zeros(size), signs, 0.0, low, diagonal, np.zeros((size, 8)))
+    right = rng.standard_normal((size, 8))
     found = right.copy()
     ldl.solve(shape[0], shape[1], low, diagonal, found)
     for sample in range(8):
-        matrix = np.zeros((30, 30))
+        matrix = np.zeros((size, size))
         matrix[rows, columns] = matrix[columns, rows] = values[:, sample]
-        assert np.allclose(matrix @ found[:, sample], right[:, sample], atol=1e-12)
+        assert np.allclose(matrix @ found[:, sample], right[:, sample], atol=1e-11)
+    return shape
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10**6), size=st.integers(1, 90), filled=st.floats(0.0, 1.0), dense=st.integers(0, 40))
+def test_factors_of_eight_matrices(seed: int, size: int, filled: float, dense: int) -> None:
+    rng = np.random.default_rng(seed)
+    matrix = sp.lil_array(sp.random_array((size, size), density=0.2 * filled, rng=rng) + sp.eye_array(size))
+    matrix[-dense:, -dense:] = 1.0  # a block that is a panel or several
+    check_factors(sp.csc_array(sp.triu(sp.csc_array(matrix))), seed)
+
+
+def test_a_dense_matrix_is_factored_by_panels() -> None:
+    shape = check_factors(sp.csc_array(np.triu(np.ones((61, 61)))), 1)
+    panels = shape[-1]
+    assert len(panels.depth) == 3  # of the columns 0, 24 and 48: two blocks of the first and one of the second
+    assert panels.depth.tolist() == [24, 24, 24]
+    rows_taken_alone = len(shape[3])
+    assert rows_taken_alone == 24 * 23 // 2 * 2 + 13 * 12 // 2  # those within a panel
+
+
+def test_a_linear_program_with_a_close_vertex_needs_no_other_solver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where two vertices are about as good, the active set shows at the last digits only."""
+    monkeypatch.setattr(Forward, "_by_clarabel", lambda *args, **options: pytest.fail("another solver was asked"))
+    rng = np.random.default_rng(0)
+    x, c = cp.Variable(40), cp.Parameter(40)
+    A = rng.uniform(0, 1, (15, 40))
+    A[:, 1] = A[:, 0]
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(c @ x), [A @ x <= A.sum(1) / 3, x >= 0, x <= 1]), [c], [x])
+    costs = -rng.uniform(0.5, 1.5, (16, 40))
+    costs[:, 1] = costs[:, 0] * (1 + 1e-7)
+    solution = layer.solve(torch.as_tensor(costs))
+    assert solution.residual.max() < 1e-14
+    best = [linprog(cost, A, A.sum(1) / 3, bounds=(0, 1)).fun for cost in costs]
+    assert np.allclose(solution.objective, best, rtol=1e-7)
 
 
 def test_chunks_there_and_back() -> None:

@@ -138,7 +138,7 @@ class ConeProduct(AbstractSet):
         if self.exponential:
             project = ExponentialCone().project
             places = self.triples("exponential")
-            blocks.append(self._block(x, places, lambda rows: _cone_derivative.by_rows(project, rows)))
+            blocks.append(self._block(x, places, lambda rows: _cone_derivative.exponential(rows, project)))
         if self.power:
             power = PowerCone(self.alphas(x)).project
             places = self.triples("power")

@@ -40,6 +40,12 @@ class ExponentialCone(AbstractSet):
         flat = _batch.flatten(x)
         if flat.shape[1] != 3:
             raise ValueError(f"ExponentialCone acts on samples with 3 entries; got x of shape {tuple(x.shape)}.")
+        if not (torch.is_grad_enabled() and x.requires_grad) and _compiles(flat):
+            from implicit_l2o.operators._cone_kernel import exponential_projections
+
+            out = torch.empty_like(flat, memory_format=torch.contiguous_format)
+            exponential_projections(flat.detach().contiguous().numpy(), out.numpy())
+            return out.reshape(x.shape)
         # A cone does not know units, and the derivative does not either; squares of tiny numbers would vanish.
         unit = flat.detach().abs().amax(1, keepdim=True)
         flat = flat / torch.where(unit > 0, unit, 1.0)
@@ -64,6 +70,16 @@ class ExponentialCone(AbstractSet):
         return (torch.where(general[:, None], middle, outcome) * unit).reshape(x.shape)
 
 
+def _compiles(x: Tensor) -> bool:
+    if x.dtype != torch.float64 or x.device.type != "cpu" or not has_numba():
+        return False
+    try:
+        x.data_ptr()
+    except RuntimeError:  # a transform of torch.func wraps tensors, which then have no memory
+        return False
+    return True
+
+
 def _nonzero(x: Tensor) -> Tensor:
     return torch.where(x == 0, 1.0, x)
 
@@ -85,7 +101,7 @@ def _gap(ratio: Tensor, r: Tensor, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor
 
 def _ratios(r: Tensor, s: Tensor, t: Tensor, low: Tensor, high: Tensor, start: Tensor) -> Tensor:
     """The roots: compiled where that is possible."""
-    if r.dtype != torch.float64 or r.device.type != "cpu" or not has_numba():
+    if not _compiles(r):
         return find_root(lambda at: _gap(at, r, s, t), low, high, start)
     from implicit_l2o.operators._cone_kernel import exponential_ratios
 

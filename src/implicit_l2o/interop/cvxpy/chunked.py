@@ -24,7 +24,9 @@ _NEAR = 1e-9  # relative to w, up to where factors are kept
 _LARGE = 1e20  # in E, for an idle inequality
 _ROUGH = 1e-8  # tolerance of the interior-point method where its steps cost as much as those of the polish ...
 _CLOSE = 1e-10  # ... where they cost less ...
-_SHARP = 1e-12  # ... and of linear programs, whose active sets show last: the polish would lose its way at others
+_SHARP = (
+    1e-14  # ... and of the gap of linear programs, whose active sets show last: the polish would lose its way at others
+)
 _STEPS = 60
 _REFINEMENTS = 5
 _ENOUGH = 1e-12
@@ -36,7 +38,9 @@ def interior_points(pattern: Pattern, programs: ConePrograms) -> Points:
     x, s, z = aligned(*q.shape), aligned(*b.shape), aligned(*b.shape)
     taken = np.zeros((len(q), q.shape[2]), int)
     tolerance = _tolerance(programs)
-    iterate_all(pattern.structure, pattern.values(programs), q, b, tolerance, _STEPS, pattern.shift, x, s, z, taken)
+    share = tolerance / _CLOSE if tolerance == _SHARP else 1.0  # the polish solves the equations of a known active set
+    values = pattern.values(programs)
+    iterate_all(pattern.structure, values, q, b, tolerance, share, _STEPS, pattern.shift, x, s, z, taken)
     count = len(programs)
     steps = taken.reshape(-1)[:count]
     found, w = from_chunks(x, count), from_chunks(s - z, count)

@@ -130,8 +130,8 @@ def complement(t, s_, z, ds, dz, target, scaling, corrected, fixed):
 
 
 @compiled
-def residuals(t, values, q, b, x, s_, z, sizes, both, rest, mu, error):
-    """Those of the equations, `mu`, and the largest of them relative to `sizes`."""
+def residuals(t, values, q, b, x, s_, z, sizes, both, rest, mu, error, share):
+    """Those of the equations, `mu`, and the largest of them relative to `sizes`, equations counted by their share."""
     n = t.n
     both[:n] = x
     both[n : n + t.m] = z
@@ -142,11 +142,11 @@ def residuals(t, values, q, b, x, s_, z, sizes, both, rest, mu, error):
     for i in range(n):
         for s in range(8):
             rest[i, s] += q[i, s]
-            error[s] = max(error[s], abs(rest[i, s]) / sizes[0, s])
+            error[s] = max(error[s], share * abs(rest[i, s]) / sizes[0, s])
     for i in range(t.m):
         for s in range(8):
             rest[n + i, s] += s_[i, s] - b[i, s]
-            error[s] = max(error[s], abs(rest[n + i, s]) / sizes[1, s])
+            error[s] = max(error[s], share * abs(rest[n + i, s]) / sizes[1, s])
             mu[s] += s_[i, s] * z[i, s]
     for s in range(8):
         mu[s] /= t.degree
@@ -154,7 +154,7 @@ def residuals(t, values, q, b, x, s_, z, sizes, both, rest, mu, error):
 
 
 @compiled
-def iterate(t, values, q, b, tolerance, steps, shift, x, s_, z, taken, work):
+def iterate(t, values, q, b, tolerance, share, steps, shift, x, s_, z, taken, work):
     """The method on one chunk: `x`, `s_`, `z` and the steps that each sample took, up to `steps` where it did not end."""
     n, m, size = t.n, t.m, t.size
     scaling = Scaling(room_for(len(t.seconds)), room_for(m), room_for(m), semidefinite.matrices_of(t))
@@ -171,7 +171,7 @@ def iterate(t, values, q, b, tolerance, steps, shift, x, s_, z, taken, work):
             sizes[1, s] = max(sizes[1, s], abs(b[i, s]))
     taken[:] = 0
     for _ in range(steps + 1):
-        residuals(t, values, q, b, x, s_, z, sizes, both, rest, mu, error)
+        residuals(t, values, q, b, x, s_, z, sizes, both, rest, mu, error, share)
         going = False
         for s in range(8):
             active[s] = active[s] and error[s] > tolerance and error[s] < np.inf
@@ -216,8 +216,8 @@ def iterate(t, values, q, b, tolerance, steps, shift, x, s_, z, taken, work):
 
 
 @compiled
-def iterate_all(t, values, q, b, tolerance, steps, shift, x, s_, z, taken):
+def iterate_all(t, values, q, b, tolerance, share, steps, shift, x, s_, z, taken):
     """The method on every chunk."""
     work = room(t, room_for(len(t.shape[1])), room_for(t.size))
     for c in range(len(q)):
-        iterate(t, values[c], q[c], b[c], tolerance, steps, shift, x[c], s_[c], z[c], taken[c], work)
+        iterate(t, values[c], q[c], b[c], tolerance, share, steps, shift, x[c], s_[c], z[c], taken[c], work)

@@ -60,7 +60,11 @@ def panels(joined, columns, below):
                 start[j + 1] += 1
     for j in range(size):
         start[j + 1] += start[j]
-    own, depth, place = np.empty(start[size], np.int64), np.empty(start[size], np.int64), np.empty(start[size], np.int64)
+    own, depth, place = (
+        np.empty(start[size], np.int64),
+        np.empty(start[size], np.int64),
+        np.empty(start[size], np.int64),
+    )
     filled = np.zeros(size, np.int64)
     for k in range(size):
         for p in range(columns[k], columns[k + 1] if first[k] == k else columns[k]):
@@ -95,7 +99,9 @@ def room_of(t):
     return Room(relative, room_for(some * _WIDEST * _WIDEST), room_for(16), bases)
 
 
-def _sums(builder: Any, rows: int, columns: int, low: Any, place: Any, count: Any, factors: Any, f: Any, depth: Any) -> Any:
+def _sums(
+    builder: Any, rows: int, columns: int, low: Any, place: Any, count: Any, factors: Any, f: Any, depth: Any
+) -> Any:
     """`sum_t low[p_t + v] * factors[f + _WIDEST t + u]` for all v and u, where `p_t` moves down by one less each time."""
     i64 = ir.IntType(64)
     totals = [cgutils.alloca_once(builder, _VECTOR) for _ in range(rows * columns)]
@@ -139,7 +145,16 @@ def _product(rows: int, columns: int) -> Any:
 def _subtracted(rows: int, columns: int) -> Any:
     @intrinsic
     def subtracted(
-        typing: Any, low: Any, p: Any, count: Any, factors: Any, f: Any, depth: Any, bases: Any, below: Any, relative: Any
+        typing: Any,
+        low: Any,
+        p: Any,
+        count: Any,
+        factors: Any,
+        f: Any,
+        depth: Any,
+        bases: Any,
+        below: Any,
+        relative: Any,
     ) -> Any:
         """Subtract the sums from `low[bases[f + u] + relative[below[p + v]]]`."""
 
@@ -167,7 +182,9 @@ def _subtracted(rows: int, columns: int) -> Any:
 
 
 _corner, _corner_one = _product(4, 4), _product(1, 1)
-_four_by_four, _four_by_one, _one_by_four, _one_by_one = (_subtracted(v, u) for v, u in ((4, 4), (4, 1), (1, 4), (1, 1)))
+_four_by_four, _four_by_one, _one_by_four, _one_by_one = (
+    _subtracted(v, u) for v, u in ((4, 4), (4, 1), (1, 4), (1, 1))
+)
 
 
 @intrinsic
@@ -190,7 +207,9 @@ def _scaled(typing: Any, x: Any, i: Any, y: Any, j: Any, out: Any, o: Any) -> An
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         kinds = signature.args
-        one, other, to = (row(builder, data(context, builder, kinds[a], arguments[a]), arguments[a + 1]) for a in (0, 2, 4))
+        one, other, to = (
+            row(builder, data(context, builder, kinds[a], arguments[a]), arguments[a + 1]) for a in (0, 2, 4)
+        )
         builder.store(builder.fmul(load(builder, one), load(builder, other)), to, align=8)
         return context.get_dummy_value()
 
