@@ -1,7 +1,5 @@
 """The blocks of the equations that belong to the derivatives of projections onto semidefinite cones, compiled."""
 
-import numpy as np
-
 from implicit_l2o._numba import compiled
 from implicit_l2o.interop.cvxpy.eights import room_for
 from implicit_l2o.interop.cvxpy.matrix_vectors import add_scaled

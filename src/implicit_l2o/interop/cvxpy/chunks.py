@@ -1,18 +1,23 @@
 """Batches as chunks of eight samples, which stand in the last axis as the compiled loops have them."""
 
+import math
+
 import numpy as np
 from jaxtyping import Float, Shaped
 
 WIDTH = 8  # samples of a chunk, as the kernels have it
+_SMALL = 4096  # numbers
 
 Chunks = Float[np.ndarray, "chunks rows 8"]
 
 
 def aligned(*shape: int) -> np.ndarray:
-    """Room whose rows of eight begin with a cache line, which vectors would else be read across."""
-    count = int(np.prod(shape))
+    """Room whose rows of eight begin with a cache line, which vectors would else be read across; small ones need none."""
+    count = math.prod(shape)
+    if count < _SMALL:
+        return np.empty(shape)
     whole = np.empty(count + WIDTH)
-    skip = -(whole.ctypes.data // 8) % WIDTH
+    skip = -(whole.__array_interface__["data"][0] // 8) % WIDTH
     return whole[skip : skip + count].reshape(shape)
 
 

@@ -1,8 +1,8 @@
 """Compiled `L D L^T` factorisations of many matrices with one sparsity pattern, eight of them in each vector instruction.
 
 Source of the symbolic part: T. A. Davis, Direct Methods for Sparse Linear Systems (2006), chapter 4; the numeric part is
-left-looking, with the samples innermost: values have the shape `(entries, 8)`. Columns whose patterns continue each other are
-a panel, which updates later ones as a dense matrix (E. Ng and B. Peyton, SIAM J. Sci. Comput. 14, 1993).
+left-looking, with the samples innermost: values have the shape `(entries, 8)`. Columns that continue each other's
+pattern are a panel, which updates later ones as a dense matrix (E. Ng and B. Peyton, SIAM J. Sci. Comput. 14, 1993).
 """
 
 import numpy as np
