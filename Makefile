@@ -97,7 +97,7 @@ results: setup  ## run the experiments of the tables again, some hours, and fill
 	$(call SEEDED,images,5$(comma)6$(comma)7,) --figures images_and_certificates
 	$(call SEEDED,images_mnist,$(THREE),$(MNIST))
 	$(BIN)/python -m $(BACKWARD) --data mnist --gamma 0.9 --train 2000 --validation 500 --test 2000 --epochs 4 --check-every 1 \
-		--modes JFB "Neumann(1)" "Neumann(5)" "Implicit, GMRES" --name jfb_mnist_reduced --figures docs/assets $(MNIST_FOLDER)
+		--name jfb_mnist_reduced --figures docs/assets $(MNIST_FOLDER)
 	$(BIN)/python -m $(BACKWARD) --data cifar10 --train 3000 --validation 500 --test 5000 --epochs 5 --batch-size 50 \
 		--learning-rate 0.003 --probe 8 --name jfb_cifar10_reduced --figures docs/assets $(CIFAR10) --modes JFB "Neumann(1)" \
 		"Neumann(5)" "Implicit, GMRES" "Implicit, CG" "TorchDEQ, 1-step" "TorchDEQ, phantom(5)" "TorchDEQ, implicit" "explicit twin"
