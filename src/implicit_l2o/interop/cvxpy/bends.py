@@ -1,15 +1,16 @@
 """Derivatives `D` of the projections onto cones of one kind and size, of a whole batch, for the batched equations."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 import implicit_l2o as il2o
 from implicit_l2o.interop.cvxpy.chunks import WIDTH, aligned, from_chunks, to_chunks
-from implicit_l2o.interop.cvxpy.projections import from_matrices, groups, take, to_matrices
+from implicit_l2o.interop.cvxpy.projections import from_matrices, groups, put, take, to_matrices
 
 DELTA = 1e-7  # what D and I - D are enlarged by: eigenvalues of E between this and its inverse leave room for rounding
 SLIM = 6  # entries of a second-order cone up to which its block of the equations is dense
@@ -189,6 +190,18 @@ class Semidefinite(AbstractBend):
 def _stretched(values: np.ndarray) -> np.ndarray:
     """Eigenvalues of E for those of D."""
     return (values + DELTA) / (1.0 + DELTA - values)
+
+
+def derivative_product(
+    free: Bool[np.ndarray, "B first"], bends: Sequence[AbstractBend], v: Float[np.ndarray, "B m"]
+) -> Float[np.ndarray, "B m"]:
+    """`D v`, given which inequalities are idle."""
+    out = np.empty_like(v)
+    first = free.shape[1]
+    out[:, :first] = free * v[:, :first]
+    for bend in bends:
+        put(out, bend.places, bend.apply(take(v, bend.places)))
+    return out
 
 
 def bends_at(cones: il2o.ConeProduct, w: Float[np.ndarray, "B m"]) -> tuple[AbstractBend, ...]:

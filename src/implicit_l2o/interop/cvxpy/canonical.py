@@ -6,10 +6,12 @@ NeurIPS (2019), section 4.
 
 import contextlib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+from jaxtyping import Float
 
 import implicit_l2o as il2o
 from implicit_l2o.interop.cvxpy.extra import cvxpy_module, sparse_values
@@ -31,6 +33,22 @@ class Entries:
     rows: np.ndarray
     columns: np.ndarray
     shape: tuple[int, int]
+
+    @cached_property
+    def moving(self) -> "Entries":
+        """Those that depend on a parameter, which gradients are about: often few of many."""
+        inner = sp.csr_array(self.map)[:, :-1]
+        inner.eliminate_zeros()
+        kept = np.flatnonzero(np.diff(inner.indptr))
+        return Entries(sp.csr_array(self.map)[kept], self.rows[kept], self.columns[kept], self.shape)
+
+    def pull_back(self, v: Float[np.ndarray, "B entries"]) -> Float[np.ndarray, "B p"]:
+        """Cotangents of the parameter vector from those of the entries."""
+        return (self._transposed @ v.T).T
+
+    @cached_property
+    def _transposed(self) -> Any:
+        return sp.csr_array(self.map).T.tocsr()
 
     @property
     def varying(self) -> np.ndarray:

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 
 import implicit_l2o as il2o
 from implicit_l2o.interop.cvxpy import equation_kernels as equations
-from implicit_l2o.interop.cvxpy.bends import AbstractBend, bends_at
+from implicit_l2o.interop.cvxpy.bends import AbstractBend, bends_at, derivative_product
 from implicit_l2o.interop.cvxpy.chunks import WIDTH, aligned, from_chunks, to_chunks
 from implicit_l2o.interop.cvxpy.interior_kernels import iterate_all
 from implicit_l2o.interop.cvxpy.interior_point import Points
@@ -162,12 +162,7 @@ class Chunked:
 
     def derivative(self, v: np.ndarray) -> np.ndarray:
         """`D v`."""
-        first = self.pattern.structure.first
-        out = np.empty_like(v)
-        out[:, :first] = self.free * v[:, :first]
-        for bend in self.bends:
-            put(out, bend.places, bend.apply(take(v, bend.places)))
-        return out
+        return derivative_product(self.free, self.bends, v)
 
     def _factors(self, right: np.ndarray) -> np.ndarray:
         t = self.pattern.structure

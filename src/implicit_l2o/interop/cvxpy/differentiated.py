@@ -129,14 +129,16 @@ def _of_data(
     canonical: Canonical, a: np.ndarray, c: np.ndarray, x: np.ndarray, y: np.ndarray
 ) -> Float[np.ndarray, "B p"]:
     """The products of the cotangents of the data with what depends on the parameters."""
-    gradient = (canonical.q.map.T @ np.concatenate([-a, np.zeros((len(a), 1))], 1).T).T
-    rows, columns = canonical.Ab.rows, canonical.Ab.columns
+    gradient = canonical.q.pull_back(np.concatenate([-a, np.zeros((len(a), 1))], 1))
+    entries = canonical.Ab.moving
+    rows, columns = entries.rows, entries.columns
     wide_a, wide_x = (np.concatenate([part, np.full((len(x), 1), end)], 1) for part, end in ((a, 0.0), (x, 1.0)))
     # The entries are those of [-A, b]: c for b stands in the last column, where x continues by 1.
     of_entries = y[:, rows] * wide_a[:, columns] + c[:, rows] * wide_x[:, columns]
-    gradient = gradient + (canonical.Ab.map.T @ of_entries.T).T
+    gradient += entries.pull_back(of_entries)
     if canonical.P is not None:
-        gradient = gradient - (canonical.P.map.T @ (a[:, canonical.P.rows] * x[:, canonical.P.columns]).T).T
+        quadratic = canonical.P.moving
+        gradient -= quadratic.pull_back(a[:, quadratic.rows] * x[:, quadratic.columns])
     return gradient
 
 

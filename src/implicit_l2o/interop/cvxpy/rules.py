@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 import implicit_l2o as il2o
+from implicit_l2o.interop.cvxpy.bends import bends_at, derivative_product
 from implicit_l2o.interop.cvxpy.kkt import KKT, is_polyhedral
 from implicit_l2o.interop.cvxpy.program import ConePrograms
 from implicit_l2o.interop.cvxpy.splitting import ConicSplitting
@@ -152,15 +153,17 @@ def pull_back(s: ConicSplitting, D: Product, u: Tensor) -> tuple[Float[Tensor, "
 
 def derivative(cones: il2o.ConeProduct, w: np.ndarray) -> Product:
     """The product with the derivative of the projection at `w`, which is symmetric."""
-    if cones.size == cones.zero + cones.nonnegative:
-        free = np.concatenate([np.zeros_like(w[:, : cones.zero]), w[:, cones.zero :] > 0], 1)
-        return lambda v: free * v
+    if not cones.power:
+        free = w[:, : cones.zero + cones.nonnegative] > 0
+        free[:, : cones.zero] = False
+        bends = bends_at(cones, w)
+        return lambda v: derivative_product(free, bends, v)
     with torch.enable_grad():
         point = torch.as_tensor(w).clone().requires_grad_()
         image = cones.project(point)
 
-    def apply(v: np.ndarray) -> np.ndarray:
+    def by_autograd(v: np.ndarray) -> np.ndarray:
         (result,) = torch.autograd.grad(image, point, torch.as_tensor(v), retain_graph=True)
         return result.numpy()
 
-    return apply
+    return by_autograd

@@ -57,11 +57,13 @@ class Adjoint(torch.autograd.Function):
         t, u, _ = rule.solve(of_a.detach().numpy(), of_c.detach().numpy(), transposed=False)
         m = rule.bend(u)
         canonical = rule.programs.canonical
-        rows, columns = canonical.Ab.rows, canonical.Ab.columns
+        entries = canonical.Ab.moving
+        rows, columns = entries.rows, entries.columns
         wide_t, wide_a = (np.concatenate([part, np.zeros((len(part), 1))], 1) for part in (t, a))
-        gradient = (canonical.Ab.map.T @ (c[:, rows] * wide_t[:, columns] + m[:, rows] * wide_a[:, columns]).T).T
+        gradient = entries.pull_back(c[:, rows] * wide_t[:, columns] + m[:, rows] * wide_a[:, columns])
         if canonical.P is not None:
-            gradient = gradient - (canonical.P.map.T @ (t[:, canonical.P.rows] * a[:, canonical.P.columns]).T).T
+            quadratic = canonical.P.moving
+            gradient -= quadratic.pull_back(t[:, quadratic.rows] * a[:, quadratic.columns])
         found = tuple(torch.as_tensor(part) for part in (gradient, t, m))
         if torch.is_grad_enabled():  # a third derivative
             found = tuple(Refused.apply(part, *ctx.saved_tensors, of_a, of_c) for part in found)
@@ -77,10 +79,12 @@ def gradient_of_data(
     nothing, one = (torch.full((len(x), 1), value, dtype=x.dtype) for value in (0.0, 1.0))
     gradient = SparseMap.apply(torch.cat([-a, nothing], 1), canonical.q.map.T)
     wide_a, wide_x = torch.cat([a, nothing], 1), torch.cat([x, one], 1)
-    rows, columns = (torch.as_tensor(part) for part in (canonical.Ab.rows, canonical.Ab.columns))
+    entries = canonical.Ab.moving
+    rows, columns = (torch.as_tensor(part) for part in (entries.rows, entries.columns))
     of_entries = y[:, rows] * wide_a[:, columns] + c[:, rows] * wide_x[:, columns]
-    gradient = gradient + SparseMap.apply(of_entries, canonical.Ab.map.T)
+    gradient = gradient + SparseMap.apply(of_entries, entries.map.T)
     if canonical.P is not None:
-        rows, columns = (torch.as_tensor(part) for part in (canonical.P.rows, canonical.P.columns))
-        gradient = gradient - SparseMap.apply(a[:, rows] * x[:, columns], canonical.P.map.T)
+        quadratic = canonical.P.moving
+        rows, columns = (torch.as_tensor(part) for part in (quadratic.rows, quadratic.columns))
+        gradient = gradient - SparseMap.apply(a[:, rows] * x[:, columns], quadratic.map.T)
     return gradient
