@@ -110,6 +110,11 @@ results: setup  ## run the experiments of the tables again, some hours, and fill
 		$(BIN)/il2o run experiments/$$name.yaml --folder runs/$$name --overwrite; $(BIN)/python scripts/check_ct.py runs/$$name; done
 	$(BIN)/python -m $(COMPARISON) convex=runs/ct_64 averaged=runs/ct_64_averaged free=runs/ct_64_free \
 		learned_primal_dual=runs/ct_baselines_64 --out results/ct_64.json
+	set -e; for name in ct_64_free ct_64_averaged ct_64; do $(BIN)/il2o run experiments/$$name.yaml --seed_everything 1 --data.seed 0 \
+		--folder runs/$${name}_second --overwrite; $(BIN)/python scripts/check_ct.py runs/$${name}_second; done
+	$(BIN)/il2o run experiments/ct_baselines_64.yaml --folder runs/ct_baselines_64_second --overwrite
+	$(BIN)/python -m $(COMPARISON) convex=runs/ct_64_second averaged=runs/ct_64_averaged_second free=runs/ct_64_free_second \
+		learned_primal_dual=runs/ct_baselines_64_second --out results/ct_64_second.json
 	$(BIN)/python -m $(COMPARISON) convex=runs/ct_64 averaged=runs/ct_64_averaged free=runs/ct_64_free --reference constant \
 		--out results/ct_64_accelerated.json
 	$(BIN)/python -m $(COMPARISON) convex=runs/ct_128 averaged=runs/ct_128_averaged free=runs/ct_128_free \

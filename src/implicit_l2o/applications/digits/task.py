@@ -1,27 +1,19 @@
 """The training, the tests and the certificates of the digit classifier."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, final
 
-import torch
-import torch.nn.functional as F
 from jaxtyping import Float
-from matplotlib.figure import Figure
 from torch import Tensor
 
 import implicit_l2o as il2o
-from implicit_l2o.applications.digits.certificates import LatentDistance, calibrated_measures, fixed_certificates
+from implicit_l2o.applications.digits.certificates import calibrated_measures, fixed_certificates
 from implicit_l2o.applications.digits.classification import AbstractClassificationTask
-from implicit_l2o.applications.digits.examined import Examined, examine_kinds, shares_by_kind
-from implicit_l2o.applications.digits.figures import certificate_gallery, draw_digit, label_shares
-from implicit_l2o.applications.digits.model import CLASSES, DIGITS, Architecture, ImplicitClassifier
+from implicit_l2o.applications.digits.model import DIGITS, Architecture, ImplicitClassifier
 from implicit_l2o.applications.digits.served import ServedDigits
 from implicit_l2o.data.augmentation import RandomCrop
-from implicit_l2o.training import About, Optimization, Samples, Splits
-
-_REFERENCES = 10_000  # training images that the latent distance is fitted to, at most
-_EVALUATION_BATCH = 500
+from implicit_l2o.training import About, Optimization
 
 
 @final
@@ -35,7 +27,7 @@ class DigitsTask(AbstractClassificationTask):
         shift: training images are moved by up to this many pixels in each direction, at random.
         backward: None takes `JFB()`.
         solver: None takes that of `ImplicitClassifier`.
-        optimization: None takes the small digits' AdamW, learning rate 1e-2 and weight decay 1e-3.
+        optimization: None takes that of `AbstractClassificationTask`.
 
     Raises:
         ValueError: `shift` is negative.
@@ -63,11 +55,9 @@ class DigitsTask(AbstractClassificationTask):
             raise ValueError(f"DigitsTask needs shift >= 0; got shift={shift}.")
         seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))
         network = ImplicitClassifier(architecture, seed=seed, solver=solver, backward=backward)
-        super().__init__(network, optimization=optimization or Optimization(learning_rate=1e-2, weight_decay=1e-3))
-        self.shift = shift
         size = architecture.channels * architecture.latent_side**2
-        self.register_buffer("latent_whitening", torch.zeros(size, size))
-        self.register_buffer("latent_means", torch.zeros(CLASSES, size))
+        super().__init__(network, latent=size, optimization=optimization)
+        self.shift = shift
 
     @property
     def network(self) -> ImplicitClassifier:
@@ -75,19 +65,15 @@ class DigitsTask(AbstractClassificationTask):
         assert isinstance(self.model, ImplicitClassifier)
         return self.model
 
+    def summary(self, z: Tensor) -> Tensor:
+        """All of it, for it is small."""
+        return z.flatten(1)
+
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Move the training images; here and not in `training_inference`, so that callbacks see what the loss sees."""
         if not (self.training and self.shift):
             return batch
         return [random_shift(batch[0], self.shift), *batch[1:]]
-
-    def infer(self, d: Tensor) -> il2o.Inference:
-        """The logits `x` and the equilibrium `z`."""
-        return self.network(d)
-
-    def loss(self, inference: il2o.Inference, batch: Sequence[Tensor]) -> Tensor:
-        """Cross-entropy."""
-        return F.cross_entropy(inference.x, batch[1])
 
     def certificates(self) -> Sequence[il2o.Certificate]:
         """Is the equilibrium reached, and does its error matter? Proven, with fixed limits."""
@@ -96,16 +82,6 @@ class DigitsTask(AbstractClassificationTask):
     def measures(self) -> Sequence[il2o.AbstractMeasure]:
         """Is the network sure, and did it see such images in the training? To be calibrated on other images than those."""
         return calibrated_measures(self.get_buffer("latent_whitening"), self.get_buffer("latent_means"))
-
-    @torch.no_grad()
-    def fit_measures(self, splits: Splits) -> None:
-        """Fit the latent distance to the equilibria of training images."""
-        images, labels = splits.train[:_REFERENCES]
-        parts = [self.infer(part.to(self.device)).z for part in images.split(_EVALUATION_BATCH)]
-        latents = torch.cat([part for part in parts if part is not None])
-        fitted = LatentDistance.fit(latents, labels.to(latents.device))
-        self.get_buffer("latent_whitening").copy_(fitted.whitening)
-        self.get_buffer("latent_means").copy_(fitted.means)
 
     def about(self) -> About:
         """What the report says in words."""
@@ -125,36 +101,6 @@ class DigitsTask(AbstractClassificationTask):
                 "Where the certificate 'solve error / label margin' passes, the label is that of the exact equilibrium.",
             ),
         )
-
-    def draw(self, figure: Figure, sample: Mapping[str, Tensor]) -> None:
-        """The image with its predicted and its true label."""
-        target = sample.get("target")
-        draw_digit(figure, sample["inputs"], int(sample["answer"]), None if target is None else int(target))
-
-    def findings(self, samples: Samples, splits: Splits) -> Mapping[str, Any]:
-        """See `shares_by_kind`."""
-        return shares_by_kind(self.examine_kinds(samples))
-
-    def figures(self, samples: Samples, splits: Splits) -> Mapping[str, tuple[Figure, str]]:
-        """Images under their certificates, and how many of each kind of image pass."""
-        examined = self.examine_kinds(samples)
-        return {
-            "Images and certificates": (
-                certificate_gallery(examined),
-                "Predicted labels; the frame is the worst certificate of the image, below it the certificates that do not "
-                "pass. Typical digits are those of median doubt in their class. The training saw none of the lower kinds.",
-            ),
-            "What the certificates catch": (
-                label_shares(examined),
-                "Which share of each kind of image passes, warns and fails: the softmax's own confidence beside all "
-                "certificates together.",
-            ),
-        }
-
-    def examine_kinds(self, samples: Samples) -> dict[str, Examined]:
-        """The test images, and images made of them that are unlike all training images, under the certificates."""
-        images, labels = samples.batch[:2]
-        return examine_kinds(self, samples, images, labels)
 
 
 def random_shift(images: Float[Tensor, "B 1 H W"], most: int) -> Float[Tensor, "B 1 H W"]:

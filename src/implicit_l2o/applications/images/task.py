@@ -1,28 +1,23 @@
 """The training, the tests and the certificates of the image classifiers."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, final
 
-import torch
 import torch.nn.functional as F
-from matplotlib.figure import Figure
 from torch import Tensor
 
 import implicit_l2o as il2o
 from implicit_l2o.applications.digits.certificates import Doubt, ErrorOverMargin
 from implicit_l2o.applications.digits.classification import AbstractClassificationTask
-from implicit_l2o.applications.digits.examined import examine_kinds, shares_by_kind
-from implicit_l2o.applications.digits.figures import certificate_gallery, draw_digit, label_shares
 from implicit_l2o.applications.images.architecture import DIGITS, AbstractArchitecture
 from implicit_l2o.applications.images.certificates import ChannelDistance
 from implicit_l2o.applications.images.latent import AbstractContraction
 from implicit_l2o.applications.images.layers import intensities
 from implicit_l2o.applications.images.model import TOLERANCE, ImageClassifier
-from implicit_l2o.applications.images.readout import CLASSES
 from implicit_l2o.data.augmentation import AbstractAugmentation
 from implicit_l2o.data.images import CIFAR10_CLASSES
-from implicit_l2o.training import About, Optimization, Samples, Splits
+from implicit_l2o.training import About, Optimization
 
 _REFERENCES = 10_000  # training images that the latent distance is fitted to, at most
 _EVALUATION_BATCH = 500
@@ -44,7 +39,7 @@ class ImageTask(AbstractClassificationTask):
         subject: what the images show: `"digits"` or `"photographs"`.
         backward: None takes `JFB()`.
         solver: None takes that of `ImageClassifier`.
-        optimization: None takes the small digits' AdamW, learning rate 1e-2 and weight decay 1e-3.
+        optimization: None takes that of `AbstractClassificationTask`.
 
     Raises:
         ValueError: `label_smoothing` outside [0, 1), or another subject.
@@ -76,19 +71,34 @@ class ImageTask(AbstractClassificationTask):
         architecture = DIGITS if architecture is None else architecture
         seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))
         network = ImageClassifier(architecture, contraction=contraction, seed=seed, solver=solver, backward=backward)
-        super().__init__(network, optimization=optimization or Optimization(learning_rate=1e-2, weight_decay=1e-3))
+        super().__init__(network, latent=architecture.channels, optimization=optimization)
         self.augmentation = tuple(augmentation)
         self.label_smoothing = label_smoothing
-        self.subject = subject
-        channels = architecture.channels
-        self.register_buffer("latent_whitening", torch.zeros(channels, channels))
-        self.register_buffer("latent_means", torch.zeros(CLASSES, channels))
+        self._subject = subject
 
     @property
     def network(self) -> ImageClassifier:
         """The model."""
         assert isinstance(self.model, ImageClassifier)
         return self.model
+
+    @property
+    def subject(self) -> str:
+        """What the images show, as a plural."""
+        return self._subject
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Of the classes."""
+        return _NAMES[self.subject]
+
+    def pictures(self, images: Tensor) -> Tensor:
+        """Images as intensities in [0, 1]."""
+        return intensities(images)
+
+    def summary(self, z: Tensor) -> Tensor:
+        """The mean of each channel, see `ChannelDistance`."""
+        return z.mean((2, 3))
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Augment the training images; here and not in `training_inference`, so that callbacks see what the loss sees."""
@@ -98,10 +108,6 @@ class ImageTask(AbstractClassificationTask):
         for change in self.augmentation:
             images = change(images)
         return [images, *batch[1:]]
-
-    def infer(self, d: Tensor) -> il2o.Inference:
-        """The logits `x` and the equilibrium `z`."""
-        return self.network(d)
 
     def loss(self, inference: il2o.Inference, batch: Sequence[Tensor]) -> Tensor:
         """Cross-entropy; smoothed in training, as dropout is: epochs are compared by the plain one."""
@@ -122,16 +128,6 @@ class ImageTask(AbstractClassificationTask):
         """Is the network sure, and did it see such images in the training? To be calibrated on other images than those."""
         return (Doubt(), ChannelDistance(self.get_buffer("latent_whitening"), self.get_buffer("latent_means")))
 
-    @torch.no_grad()
-    def fit_measures(self, splits: Splits) -> None:
-        """Fit the latent distance to the equilibria of training images."""
-        images, labels = splits.train[:_REFERENCES]
-        parts = [self.infer(part.to(self.device)).z for part in images.split(_EVALUATION_BATCH)]
-        latents = torch.cat([part.mean((2, 3), keepdim=True) for part in parts if part is not None])
-        fitted = ChannelDistance.fit(latents, labels.to(latents.device))
-        self.get_buffer("latent_whitening").copy_(fitted.whitening)
-        self.get_buffer("latent_means").copy_(fitted.means)
-
     def about(self) -> About:
         """What the report says in words."""
         side, latent = self.network.architecture.side, self.network.R
@@ -143,33 +139,3 @@ class ImageTask(AbstractClassificationTask):
             problem=rf"y = S(u^\star), \quad {equation}",
             guarantees=guarantees,
         )
-
-    def draw(self, figure: Figure, sample: Mapping[str, Tensor]) -> None:
-        """The image with its predicted and its true label."""
-        names, target = _NAMES[self.subject], sample.get("target")
-        image = intensities(sample["inputs"][None])[0]
-        draw_digit(figure, image, names[int(sample["answer"])], None if target is None else names[int(target)])
-
-    def findings(self, samples: Samples, splits: Splits) -> Mapping[str, Any]:
-        """See `shares_by_kind`."""
-        return shares_by_kind(self._kinds(samples))
-
-    def figures(self, samples: Samples, splits: Splits) -> Mapping[str, tuple[Figure, str]]:
-        """Images under their certificates, and how many of each kind of image pass."""
-        examined = self._kinds(samples)
-        return {
-            "Images and certificates": (
-                certificate_gallery(examined, noun=self.subject, classes=_NAMES[self.subject]),
-                "Predicted labels; the frame is the worst certificate of the image, below it the certificates that do not "
-                "pass. Typical images are those of median doubt in their class. The training saw none of the lower kinds.",
-            ),
-            "What the certificates catch": (
-                label_shares(examined, noun=self.subject),
-                "Which share of each kind of image passes, warns and fails: the softmax's own confidence beside all "
-                "certificates together.",
-            ),
-        }
-
-    def _kinds(self, samples: Samples) -> Mapping[str, Any]:
-        images, labels = samples.batch[:2]
-        return examine_kinds(self, samples, intensities(images), labels)
