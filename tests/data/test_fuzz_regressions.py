@@ -295,3 +295,16 @@ def test_a_checkpoint_that_unpacks_to_more_than_it_is(tmp_path: Path, fault: str
         content[at + 24 : at + 28] = struct.pack("<I", 1 << 30)
         path.write_bytes(content)
     refused(lambda: read_checkpoint(path), path, "it is packed, or its parts overlap", CheckpointError)
+
+
+def test_a_checkpoint_whose_pickle_names_other_protocols(tmp_path: Path) -> None:
+    good, path = tmp_path / "good", tmp_path / "last.ckpt"
+    write_checkpoint({"state_dict": {"weight": torch.zeros(3)}, "loops": {}}, good)
+    with zipfile.ZipFile(good) as old, zipfile.ZipFile(path, "w") as new:
+        for name in old.namelist():
+            pickled = bytes.fromhex("805d802b8080802b8080802b67802b67")
+            new.writestr(name, pickled if name.endswith("data.pkl") else old.read(name))
+    with warnings.catch_warnings(record=True) as heard, pytest.raises(CheckpointError, match="it holds something else"):
+        warnings.simplefilter("always")  # as errors they would be among those that are translated
+        read_checkpoint(path)
+    assert not heard

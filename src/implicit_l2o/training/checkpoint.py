@@ -4,6 +4,7 @@ import copy
 import numbers
 import os
 import re
+import warnings
 import zipfile
 from argparse import Namespace
 from collections import Counter, OrderedDict
@@ -158,7 +159,9 @@ def _read(path: Path, map_location: Any, require: Sequence[str]) -> dict[str, An
     if damaged is not None:
         raise CheckpointError(f"{path} is damaged: its part {damaged} does not match its checksum.")
     try:
-        content = torch.load(path, map_location=map_location, weights_only=True)
+        with warnings.catch_warnings():  # a foreign pickle may warn as often as it names another protocol
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            content = torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:
         # torch's own message is long, and advises to load it nevertheless.
         found = re.search(r"GLOBAL (\S+)", str(error))
