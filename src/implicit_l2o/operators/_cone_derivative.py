@@ -7,7 +7,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from implicit_l2o._numba import has_numba
 from implicit_l2o.operators.semidefinite_cone import divided_differences
 
 
@@ -42,20 +41,6 @@ def semidefinite(
     image = vectors[:, None] @ (divided_differences(values)[:, None] * inner) @ vectors.mT[:, None]
     k, n = basis.shape[:2]
     return flatten(image.reshape(-1, n, n)).reshape(-1, k, k)
-
-
-def exponential(x: Float[Tensor, "B 3"], project: Callable[[Tensor], Tensor]) -> Float[Tensor, "B 3 3"]:
-    """The derivative of the projection `project` onto the exponential cone; compiled, but for points far along its rays."""
-    if x.dtype != torch.float64 or x.device.type != "cpu" or not has_numba():
-        return by_rows(project, x)
-    from implicit_l2o.operators._cone_kernel import exponential_derivatives
-
-    out = x.new_empty(len(x), 3, 3)
-    exponential_derivatives(x.detach().contiguous().numpy(), out.numpy())
-    missing = out.isnan().any(2).any(1)
-    if bool(missing.any()):
-        out[missing] = by_rows(project, x[missing])
-    return out
 
 
 def by_rows(project: Callable[[Tensor], Tensor], x: Float[Tensor, "B d"]) -> Float[Tensor, "B d d"]:

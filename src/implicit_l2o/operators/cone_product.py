@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from implicit_l2o import _batch
-from implicit_l2o.operators import _cone_derivative
+from implicit_l2o.operators import _cone_derivative, exponential_cone
 from implicit_l2o.operators._cone_derivative import ConeBlock
 from implicit_l2o.operators.base import AbstractSet
 from implicit_l2o.operators.exponential_cone import ExponentialCone
@@ -136,9 +136,7 @@ class ConeProduct(AbstractSet):
                 )
             )
         if self.exponential:
-            project = ExponentialCone().project
-            places = self.triples("exponential")
-            blocks.append(self._block(x, places, lambda rows: _cone_derivative.exponential(rows, project)))
+            blocks.append(self._block(x, self.triples("exponential"), exponential_cone.derivative))
         if self.power:
             power = PowerCone(self.alphas(x)).project
             places = self.triples("power")

@@ -10,6 +10,7 @@ from torch import Tensor
 from implicit_l2o import _batch
 from implicit_l2o._numba import has_numba
 from implicit_l2o.operators._bracket import find_root
+from implicit_l2o.operators._cone_derivative import by_rows
 from implicit_l2o.operators.base import AbstractSet
 
 _LARGEST = 300.0  # of |ratio|: beyond it the point lies on the face y = 0 to rounding
@@ -68,6 +69,22 @@ class ExponentialCone(AbstractSet):
         on_face = torch.stack([r, torch.zeros_like(s), t.clamp_min(0)], 1)
         outcome = torch.where(inside[:, None], flat, torch.where(polar[:, None], 0.0, on_face))
         return (torch.where(general[:, None], middle, outcome) * unit).reshape(x.shape)
+
+
+@torch.no_grad()
+def derivative(x: Float[Tensor, "B 3"]) -> Float[Tensor, "B 3 3"]:
+    """The derivative of the projection; compiled where that is possible, but for points far along the cone's rays."""
+    project = ExponentialCone().project
+    if not _compiles(x):
+        return by_rows(project, x)
+    from implicit_l2o.operators._cone_kernel import exponential_derivatives
+
+    out = x.new_empty(len(x), 3, 3)
+    exponential_derivatives(x.detach().contiguous().numpy(), out.numpy())
+    missing = out.isnan().any(2).any(1)
+    if bool(missing.any()):
+        out[missing] = by_rows(project, x[missing])
+    return out
 
 
 def _compiles(x: Tensor) -> bool:
