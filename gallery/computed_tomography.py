@@ -29,7 +29,7 @@ def main(*, quick: bool = False, out: Path = Path("gallery_out")) -> dict[str, f
     #    as an image needs, so something has to be known of images. That is what is learned.
     projector, noise = Projector(Geometry.uniform(32, angles=15)), PerBeamNoise(0.015)
     images = ellipse_phantoms(40 if quick else 300, size=32, seed=0)
-    truth = ellipse_phantoms(8 if quick else 20, size=32, seed=1)
+    truth = ellipse_phantoms(8 if quick else 20, size=32, seed=2)
     measured = noise(projector.apply(truth))
 
     # 2. The model: `x(d)` minimises a learned convex potential over the images in [0, 1] whose projections are within
@@ -47,7 +47,7 @@ def main(*, quick: bool = False, out: Path = Path("gallery_out")) -> dict[str, f
         untrained = model(measured).x
 
     # 3. Train on fresh noise, turned and mirrored phantoms. The memory is that of one iteration. The untrained potential is
-    #    a smoothed total variation; a minute of training passes total variation, the application's longer one by more.
+    #    a smoothed total variation; a minute of training reaches total variation, the application's longer one passes it.
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     steps = 15 if quick else 400
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)

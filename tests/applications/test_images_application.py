@@ -15,6 +15,7 @@ from torch.utils.data import TensorDataset
 
 import implicit_l2o as il2o
 from implicit_l2o.applications.digits import DigitsData
+from implicit_l2o.applications.digits.certificates import LatentDistance
 from implicit_l2o.applications.images import (
     CIFAR10,
     CIFAR10_AUGMENTED,
@@ -408,7 +409,8 @@ def test_proofs_and_estimates_are_called_by_their_names() -> None:
 def test_channel_distance_ignores_places() -> None:
     labels = torch.arange(200) % 10
     latents = torch.randn(200, 4, 3, 3) + labels[:, None, None, None]
-    measure = ChannelDistance.fit(latents, labels)
+    fitted = LatentDistance.fit(latents.mean((2, 3)), labels)
+    measure = ChannelDistance(fitted.whitening, fitted.means)
     moved = latents.flatten(2)[:, :, torch.randperm(9)].reshape(latents.shape)
     logits = torch.eye(10)[labels]
     one, other = (measure(il2o.Inference(x=logits, z=z)) for z in (latents, moved))

@@ -141,25 +141,20 @@ def exponential_derivatives(points, out):
 
 @compiled
 def _tangent(x, primal, dual, out):
-    """The derivative on the curved part: `g g^T / |g|^2` and what is left in the direction of the third column."""
-    up, down = (
-        math.exp(min(x, 0.0)),
-        math.exp(min(-x, 0.0)),
-    )  # g and h in units of exp(x) and exp(-x) where these are large
+    """The derivative on the curved part, see `exponential_derivatives`."""
+    # In units of exp(x) and exp(-x), where these are large.
+    up, down = math.exp(min(x, 0.0)), math.exp(min(-x, 0.0))
     g_unit, h_unit = math.exp(min(-x, 0.0)), math.exp(min(x, 0.0))
-    g = np.array([x * g_unit, g_unit, up])
-    h = np.array([h_unit, (1 - x) * h_unit, -down])
     a, b = primal / g_unit, dual / h_unit
-    g_slope, h_slope = np.array([g_unit, 0.0, up]), np.array([0.0, -h_unit, down])
-    # The columns of M but for the length of the first two: normals to both rays, and the part of the third along them.
-    normal = np.cross(g, h)
-    third = a * g_slope + b * h_slope
-    along = (normal * third).sum()
-    # Rows of M^-1: of the third column normal / along, of the first (h x third) / det with det = g . (h x third) = -along.
-    first = np.cross(h, third) / (g * np.cross(h, third)).sum()
+    g, g_slope = np.array([x * g_unit, g_unit, up]), np.array([g_unit, 0.0, up])
+    h, h_slope = np.array([h_unit, (1 - x) * h_unit, -down]), np.array([0.0, -h_unit, down])
+    # The first and the last row of M^-1 by cross products of its columns.
+    last_column = a * g_slope + b * h_slope
+    first, last = np.cross(h, last_column), np.cross(g, h)
+    determinant = (g * first).sum()
     for i in range(3):
         for j in range(3):
-            out[i, j] = g[i] * first[j] + a * g_slope[i] * normal[j] / along
+            out[i, j] = (g[i] * first[j] + a * g_slope[i] * last[j]) / determinant
     for i in range(3):
         for j in range(i):
             out[i, j] = out[j, i] = (out[i, j] + out[j, i]) / 2

@@ -1,5 +1,7 @@
 """Contract checks of operators.
 
+Longer than most files here: one law after the other, each a few lines.
+
 Each evaluates the laws that the rest of the package relies on at the points given. Take the points large enough to leave
 the set and small enough to enter it.
 """

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 import implicit_l2o as il2o
@@ -13,8 +13,8 @@ from implicit_l2o.applications.digits.certificates import LatentDistance
 class ChannelDistance(il2o.AbstractMeasure):
     """`LatentDistance` of the equilibrium's mean over the image, one number a channel.
 
-    As K. Lee et al. (NeurIPS 2018) have it. Over all entries of a latent of 4,096 the matrix alone would weigh 67 MB, a
-    hundred times the network.
+    As K. Lee et al. (NeurIPS 2018) have it; it is fitted by `LatentDistance.fit` to those means. Over all entries of a
+    latent of 4,096 the matrix alone would weigh 67 MB, a hundred times the network.
 
     Args:
         whitening: `(channels, channels)`, see `LatentDistance`.
@@ -24,22 +24,6 @@ class ChannelDistance(il2o.AbstractMeasure):
     whitening: Float[Tensor, "channels channels"]
     means: Float[Tensor, "classes channels"]
     name: str = field(default="latent distance", kw_only=True)
-
-    @classmethod
-    def fit(cls, latents: Float[Tensor, "N channels H W"], labels: Int[Tensor, " N"]) -> "ChannelDistance":
-        """From training equilibria and their true labels.
-
-        Raises:
-            ValueError: a class without images.
-
-        Example:
-            >>> import torch
-            >>> from implicit_l2o.applications.images.certificates import ChannelDistance
-            >>> ChannelDistance.fit(torch.randn(100, 4, 3, 3), torch.arange(100) % 10).whitening.shape
-            torch.Size([4, 4])
-        """
-        fitted = LatentDistance.fit(latents.mean((2, 3)), labels)
-        return cls(fitted.whitening, fitted.means)
 
     def __call__(self, inference: il2o.Inference) -> Float[Tensor, " B"]:
         """The distance, per sample."""

@@ -1,8 +1,8 @@
 """The blocks of the equations that belong to the derivatives of projections onto semidefinite cones, compiled."""
 
 from implicit_l2o._numba import compiled
-from implicit_l2o.interop.cvxpy.eights import room_for
 from implicit_l2o.interop.cvxpy.matrix_vectors import add_scaled
+from implicit_l2o.interop.cvxpy.room_kernels import room_for
 from implicit_l2o.interop.cvxpy.semidefinite_kernels import scale_diagonals
 
 

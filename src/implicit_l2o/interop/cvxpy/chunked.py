@@ -24,9 +24,7 @@ _NEAR = 1e-9  # relative to w, up to where factors are kept
 _LARGE = 1e20  # in E, for an idle inequality
 _ROUGH = 1e-8  # tolerance of the interior-point method where its steps cost as much as those of the polish ...
 _CLOSE = 1e-10  # ... where they cost less ...
-_SHARP = (
-    1e-14  # ... and of the gap of linear programs, whose active sets show last: the polish would lose its way at others
-)
+_SHARP = 1e-14  # ... and of the gap alone of linear programs, whose active sets show last
 _STEPS = 60
 _REFINEMENTS = 5
 _ENOUGH = 1e-12
@@ -37,8 +35,7 @@ def interior_points(pattern: Pattern, programs: ConePrograms) -> Points:
     q, b = to_chunks(programs.q), to_chunks(programs.b)
     x, s, z = aligned(*q.shape), aligned(*b.shape), aligned(*b.shape)
     taken = np.zeros((len(q), q.shape[2]), int)
-    tolerance = _tolerance(programs)
-    share = tolerance / _CLOSE if tolerance == _SHARP else 1.0  # the polish solves the equations of a known active set
+    tolerance, share = _tolerances(programs)
     values = pattern.values(programs)
     iterate_all(pattern.structure, values, q, b, tolerance, share, _STEPS, pattern.shift, x, s, z, taken)
     count = len(programs)
@@ -49,11 +46,14 @@ def interior_points(pattern: Pattern, programs: ConePrograms) -> Points:
     return Points(found, w, status, steps)
 
 
-def _tolerance(programs: ConePrograms) -> float:
+def _tolerances(programs: ConePrograms) -> tuple[float, float]:
+    """That of the gap and of the equations' residuals, and the share by which these count."""
     cones, quadratic = programs.cones, programs.P is not None
     if cones.semidefinite or (cones.exponential and quadratic):
-        return _ROUGH
-    return _CLOSE if quadratic or cones.second_order or cones.exponential else _SHARP
+        return _ROUGH, 1.0
+    if quadratic or cones.second_order or cones.exponential:
+        return _CLOSE, 1.0
+    return _SHARP, _SHARP / _CLOSE  # the polish solves the equations of a known active set, so it has to be known
 
 
 @dataclass(frozen=True, eq=False)

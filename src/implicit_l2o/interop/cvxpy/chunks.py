@@ -5,14 +5,14 @@ import math
 import numpy as np
 from jaxtyping import Float, Shaped
 
-WIDTH = 8  # samples of a chunk, as the kernels have it
-_SMALL = 4096  # numbers
+WIDTH = 8  # samples of a chunk, which the kernels write out one by one: compilers make vectors of that
+_SMALL = 4096  # numbers, below which a cache line more or less does not count
 
 Chunks = Float[np.ndarray, "chunks rows 8"]
 
 
 def aligned(*shape: int) -> np.ndarray:
-    """Room whose rows of eight begin with a cache line, which vectors would else be read across; small ones need none."""
+    """Room whose rows of eight begin with a cache line, which vectors would else be read across."""
     count = math.prod(shape)
     if count < _SMALL:
         return np.empty(shape)

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 
 from implicit_l2o._numba import compiled
-from implicit_l2o.interop.cvxpy.eights import room_for
 from implicit_l2o.interop.cvxpy.ldl_kernels import factor, multiply, solve
+from implicit_l2o.interop.cvxpy.room_kernels import room_for
 
 _REFINED = 1e-11  # residual relative to the right-hand side
 _REFINEMENTS = 2

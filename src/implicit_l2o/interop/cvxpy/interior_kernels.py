@@ -13,8 +13,8 @@ from implicit_l2o._numba import compiled
 from implicit_l2o.interop.cvxpy import exponential_kernels as exponential
 from implicit_l2o.interop.cvxpy import second_order_kernels as second
 from implicit_l2o.interop.cvxpy import semidefinite_kernels as semidefinite
-from implicit_l2o.interop.cvxpy.eights import room_for
 from implicit_l2o.interop.cvxpy.equation_kernels import factor_one, multiply_corner, multiply_data, refined, room
+from implicit_l2o.interop.cvxpy.room_kernels import room_for
 
 _LONGEST = 0.99  # of the way to the boundary
 _SHORT = 0.1  # step after which a sample is centred

@@ -17,8 +17,6 @@ from implicit_l2o.interop.cvxpy.ldl_vectors import (
     subtract_products,
 )
 
-WIDTH = 8  # samples of a chunk, which the kernels write out one by one: compilers make vectors of that
-
 
 @compiled
 def symbolic(size, starts, rows):

@@ -12,9 +12,9 @@ from numba import types
 from numba.core import cgutils
 
 from implicit_l2o._numba import compiled
-from implicit_l2o.interop.cvxpy.eights import room_for
 from implicit_l2o.interop.cvxpy.ldl_vectors import VECTOR as _VECTOR
 from implicit_l2o.interop.cvxpy.ldl_vectors import data, intrinsic, load, row
+from implicit_l2o.interop.cvxpy.room_kernels import room_for
 
 _WIDEST = 24  # columns, which within a panel are taken one by one
 _WORTH = 256  # multiplications of a product, below which one column after the other is taken

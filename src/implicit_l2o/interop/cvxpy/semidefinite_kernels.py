@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from implicit_l2o._numba import compiled
-from implicit_l2o.interop.cvxpy.eights import room_for
 from implicit_l2o.interop.cvxpy.matrix_vectors import add_scaled, dot, rotate
+from implicit_l2o.interop.cvxpy.room_kernels import room_for
 
 _SWEEPS = 12
 _ORTHOGONAL = 1e-14  # cosine of the angle of two rows

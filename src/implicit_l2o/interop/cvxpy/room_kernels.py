@@ -1,4 +1,4 @@
-"""Room for rows of eight numbers, in kernels."""
+"""Room for rows of eight numbers, compiled; `chunks.aligned` is the same outside kernels."""
 
 import numpy as np
 
