@@ -59,12 +59,12 @@ def check_factors(upper: sp.csc_array, seed: int) -> Any:
     np.add.at(weight, columns, abs(values))
     values[rows == columns] = ((1.0 + weight) * signs[:, None])[rows[rows == columns]]
     shape = ldl.symbolic(size, upper.indptr.astype(np.int64), upper.indices.astype(np.int32))
-    places = ldl.places_of(size, shape[0], shape[1], rows, columns)
-    low, diagonal = np.empty((len(shape[1]), 8)), np.empty((size, 8))
-    ldl.factor(shape, places, values, np.zeros(size), signs, 0.0, low, diagonal, np.zeros((size, 8)))
+    places = ldl.places_of(size, shape.columns, shape.below, rows, columns)
+    low, diagonal = np.empty((len(shape.below), 8)), np.empty((size, 8))
+    ldl.factor(shape, places, values, np.zeros(size), signs, 0.0, low, diagonal, np.zeros((size, 8)), size)
     right = rng.standard_normal((size, 8))
     found = right.copy()
-    ldl.solve(shape[0], shape[1], low, diagonal, found)
+    ldl.solve(shape.columns, shape.below, low, diagonal, found)
     for sample in range(8):
         matrix = np.zeros((size, size))
         matrix[rows, columns] = matrix[columns, rows] = values[:, sample]
@@ -83,10 +83,10 @@ def test_factors_of_eight_matrices(seed: int, size: int, filled: float, dense: i
 
 def test_a_dense_matrix_is_factored_by_panels() -> None:
     shape = check_factors(sp.csc_array(np.triu(np.ones((61, 61)))), 1)
-    panels = shape[-1]
+    panels = shape.panels
     assert len(panels.depth) == 3  # of the columns 0, 24 and 48: two blocks of the first and one of the second
     assert panels.depth.tolist() == [24, 24, 24]
-    rows_taken_alone = len(shape[3])
+    rows_taken_alone = len(shape.left)
     assert rows_taken_alone == 24 * 23 // 2 * 2 + 13 * 12 // 2  # those within a panel
 
 

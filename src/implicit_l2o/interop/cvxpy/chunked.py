@@ -20,7 +20,7 @@ from implicit_l2o.interop.cvxpy.pattern import Pattern
 from implicit_l2o.interop.cvxpy.program import ConePrograms
 from implicit_l2o.interop.cvxpy.projections import project, put, take
 
-_NEAR = 1e-9  # relative to w, up to where factors are kept
+_NEAR = 1e-7  # relative to w, up to where factors are kept
 _LARGE = 1e20  # in E, for an idle inequality
 _ROUGH = 1e-8  # tolerance of the interior-point method where its steps cost as much as those of the polish ...
 _CLOSE = 1e-10  # ... where they cost less ...

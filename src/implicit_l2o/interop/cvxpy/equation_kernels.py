@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from implicit_l2o._numba import compiled
-from implicit_l2o.interop.cvxpy.ldl_kernels import factor, multiply, solve
+from implicit_l2o.interop.cvxpy.ldl_kernels import Shape, factor, multiply, solve
 from implicit_l2o.interop.cvxpy.room_kernels import room_for
 
 _REFINED = 1e-11  # residual relative to the right-hand side
@@ -39,7 +39,7 @@ class Structure(NamedTuple):
     places: np.ndarray
     order: np.ndarray
     signs: np.ndarray
-    shape: tuple[np.ndarray, ...]
+    shape: Shape
 
 
 class Work(NamedTuple):
@@ -85,7 +85,7 @@ def multiply_all(t, values, x, work):
 @compiled
 def factor_one(t, values, shift, work):
     """Factor the regularised equations."""
-    factor(t.shape, t.places, values, shift, t.signs, _LEAST, work.low, work.diagonal, work.columns)
+    factor(t.shape, t.places, values, shift, t.signs, _LEAST, work.low, work.diagonal, work.columns, t.size)
 
 
 @compiled
@@ -95,7 +95,7 @@ def apply_inverse(t, right, out, work, add):
         o = t.order[i]
         for s in range(8):
             work.inner[i, s] = right[o, s]
-    solve(t.shape[0], t.shape[1], work.low, work.diagonal, work.inner)
+    solve(t.shape.columns, t.shape.below, work.low, work.diagonal, work.inner)
     for i in range(t.size):
         o = t.order[i]
         for s in range(8):
@@ -126,7 +126,7 @@ def factor_all(t, values, shift, low, diagonal, which):
     """Factor the equations of some chunks."""
     columns = room_for(t.size)
     for c in which:
-        factor(t.shape, t.places, values[c], shift, t.signs, _LEAST, low[c], diagonal[c], columns)
+        factor(t.shape, t.places, values[c], shift, t.signs, _LEAST, low[c], diagonal[c], columns, t.size)
 
 
 @compiled

@@ -218,6 +218,6 @@ def iterate(t, values, q, b, tolerance, share, steps, shift, x, s_, z, taken, wo
 @compiled
 def iterate_all(t, values, q, b, tolerance, share, steps, shift, x, s_, z, taken):
     """The method on every chunk."""
-    work = room(t, room_for(len(t.shape[1])), room_for(t.size))
+    work = room(t, room_for(len(t.shape.below)), room_for(t.size))
     for c in range(len(q)):
         iterate(t, values[c], q[c], b[c], tolerance, share, steps, shift, x[c], s_[c], z[c], taken[c], work)

@@ -129,7 +129,7 @@ class CvxpyLayer(nn.Module):
         check_solver(self.forward_solver, self.backward, self.canonical)
         self._watch = ZeroWatch()
         self._last: tuple[ConePrograms, Points] | None = None
-        self._splitting: tuple[ConePrograms, ConicSplitting] | None = None
+        self._splittings: dict[float, tuple[ConePrograms, ConicSplitting]] = {}
 
     def forward(
         self, *values: Tensor, solver_args: dict[str, Any] | None = None, warm_start: bool = False
@@ -195,7 +195,7 @@ class CvxpyLayer(nn.Module):
         if isinstance(self.backward, il2o.Unrolled):
             solved, unrolling = self._unroll(forward, self.backward, own, start)
         else:
-            solved = forward(own, start)
+            solved = forward(own, start, self.splitting)
         if len(good) < len(programs):
             solved = spread(solved, good, programs)
         self._last = programs, solved.points
@@ -263,12 +263,19 @@ class CvxpyLayer(nn.Module):
         splitting = self.splitting(own)
         return SplittingRule(splitting, splitting.lift(torch.as_tensor(x), torch.as_tensor(w)), self.backward)
 
-    def splitting(self, programs: ConePrograms) -> ConicSplitting:
-        """The map that `JFB`, `Neumann` and `Unrolled` differentiate; its factors are kept while P and A stay."""
-        if self._splitting is not None and self._splitting[0].same_matrices(programs):
-            return self._splitting[1].with_data(programs)
-        splitting = ConicSplitting.of(programs, step=self.step)
-        self._splitting = (programs, splitting) if programs.shared else None
+    def splitting(self, programs: ConePrograms, step: float | None = None) -> ConicSplitting:
+        """The map that the solver iterates, or `JFB`, `Neumann` and `Unrolled` differentiate, with weights `step`.
+
+        Its factors are kept while P and A stay.
+        """
+        step = self.step if step is None else step
+        of, known = self._splittings.get(step, (None, None))
+        if of is not None and known is not None and of.same_matrices(programs):
+            return known.with_data(programs)
+        splitting = ConicSplitting.of(programs, step=step)
+        self._splittings = {key: kept for key, kept in self._splittings.items() if kept[0].same_matrices(programs)}
+        if programs.shared:
+            self._splittings[step] = (programs, splitting)
         return splitting
 
     def _report(self, solution: ConicSolution) -> None:

@@ -5,10 +5,12 @@ left-looking, with the samples innermost: values have the shape `(entries, 8)`. 
 pattern are a panel, which updates later ones as a dense matrix (E. Ng and B. Peyton, SIAM J. Sci. Comput. 14, 1993).
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from implicit_l2o._numba import compiled
-from implicit_l2o.interop.cvxpy.ldl_panels import panels, room_of, single, update
+from implicit_l2o.interop.cvxpy.ldl_panels import Panels, panels, room_of, single, update
 from implicit_l2o.interop.cvxpy.ldl_vectors import (
     add_products,
     scale_rows,
@@ -17,13 +19,36 @@ from implicit_l2o.interop.cvxpy.ldl_vectors import (
     subtract_products,
 )
 
+_TAIL = 64  # columns, below which a dense tail is nothing else than other columns
+
+
+class Shape(NamedTuple):
+    """The pattern of L.
+
+    Attributes:
+        columns: where each column starts.
+        below: the rows of its entries below the diagonal, in order.
+        total: where each row starts in the two that follow, which have no entries that belong to blocks of panels.
+        left: the columns of its entries, in order ...
+        place: ... and where they stand.
+        joined: by column, whether it continues the pattern of the one before it.
+        panels: of the columns.
+        tail: from which column on L is dense, where that is worth a name; else the number of columns.
+    """
+
+    columns: np.ndarray
+    below: np.ndarray
+    total: np.ndarray
+    left: np.ndarray
+    place: np.ndarray
+    joined: np.ndarray
+    panels: Panels
+    tail: int
+
 
 @compiled
 def symbolic(size, starts, rows):
-    """The pattern of L, given that of the upper triangle by columns: columns of L, its panels, and its rows by places.
-
-    The rows are without the places that belong to blocks of panels.
-    """
+    """The pattern of L, given that of the upper triangle by columns."""
     parent, mark, counts = np.full(size, -1), np.full(size, -1), np.zeros(size, np.int64)
     for j in range(size):
         mark[j] = j
@@ -49,10 +74,14 @@ def symbolic(size, starts, rows):
                 filled[i] += 1
                 mark[i] = j
                 i = parent[i]
+    tail = size
+    while tail > 0 and counts[tail - 1] == size - tail:
+        tail -= 1
+    tail = tail if size - tail >= _TAIL else size
     # A column that continues the pattern of the one before it may be used together with that.
     joined = np.zeros(size, np.bool_)
     for k in range(1, size):
-        joined[k] = parent[k - 1] == k and counts[k - 1] == counts[k] + 1
+        joined[k] = k != tail and parent[k - 1] == k and counts[k - 1] == counts[k] + 1
     found = panels(joined, columns, below)
     left, place = np.empty(columns[size], np.int32), np.empty(columns[size], np.int32)
     total = np.zeros(size + 1, np.int64)
@@ -69,7 +98,7 @@ def symbolic(size, starts, rows):
             if single(found, columns, k, p):
                 left[total[j] + filled[j]], place[total[j] + filled[j]] = k, p
                 filled[j] += 1
-    return columns, below, total, left[: total[size]], place[: total[size]], joined, found
+    return Shape(columns, below, total, left[: total[size]], place[: total[size]], joined, found, tail)
 
 
 @compiled
@@ -93,9 +122,12 @@ def places_of(size, columns, below, rows, cols):
 
 
 @compiled
-def factor(shape, where, values, shift, signs, least, low, diagonal, work):
-    """Factor `K + diag(shift)`, entries `values` at `where`; a pivot of the wrong sign or below `least` is replaced."""
-    columns, below, total, left, place, joined, grouped = shape
+def factor(shape, where, values, shift, signs, least, low, diagonal, work, stop):
+    """Factor `K + diag(shift)`, entries `values` at `where`; a pivot of the wrong sign or below `least` is replaced.
+
+    Columns from `stop` on become those of the Schur complement of the columns before it.
+    """
+    columns, below, total, left, place, joined, grouped, _ = shape
     size = len(signs)
     room = room_of(grouped)
     pair = np.empty((2, 8))
@@ -113,16 +145,16 @@ def factor(shape, where, values, shift, signs, least, low, diagonal, work):
                 diagonal[-1 - p, s] += values[e, s]
     for j in range(size):
         if grouped.start[j] < grouped.start[j + 1]:
-            update(grouped, columns, below, low, diagonal, j, room)
+            update(grouped, columns, below, low, diagonal, j, room, stop)
         r = total[j]
-        while r < total[j + 1]:
+        while r < total[j + 1] and left[r] < stop:
             k, q = left[r], place[r]
             count = columns[k + 1] - q - 1
             for s in range(8):
                 pair[0, s] = low[q, s] * diagonal[k, s]
                 diagonal[j, s] -= low[q, s] * pair[0, s]
             r += 1
-            if r < total[j + 1] and left[r] == k + 1 and joined[k + 1]:
+            if r < total[j + 1] and left[r] == k + 1 and k + 1 < stop and joined[k + 1]:
                 o = place[r]
                 for s in range(8):
                     pair[1, s] = low[o, s] * diagonal[k + 1, s]
@@ -132,22 +164,55 @@ def factor(shape, where, values, shift, signs, least, low, diagonal, work):
             else:
                 subtract_column(work, below, low, q + 1, q + 1 + count, pair, 0)
         for s in range(8):
-            if not signs[j] * diagonal[j, s] > least:
+            if j < stop and not signs[j] * diagonal[j, s] > least:
                 diagonal[j, s] = signs[j] * least
-            pair[0, s] = 1.0 / diagonal[j, s]
+            pair[0, s] = 1.0 / diagonal[j, s] if j < stop else 1.0
         scale_rows(low, work, below, columns[j], columns[j + 1], pair)
+
+
+@compiled
+def forward(columns, below, low, v, stop):
+    """`v` without what the columns before `stop` take from it, in place."""
+    for j in range(stop):
+        subtract_column(v, below, low, columns[j], columns[j + 1], v, j)
+
+
+@compiled
+def backward(columns, below, low, diagonal, v, stop):
+    """The rows before `stop` of the solution, those from there on being known, in place."""
+    for j in range(stop - 1, -1, -1):
+        for s in range(8):
+            v[j, s] /= diagonal[j, s]
+        subtract_products(v, j, below, low, columns[j], columns[j + 1])
 
 
 @compiled
 def solve(columns, below, low, diagonal, v):
     """`(L D L^T)^-1 v`, in place."""
     size = len(columns) - 1
-    for j in range(size):
-        subtract_column(v, below, low, columns[j], columns[j + 1], v, j)
-    for j in range(size - 1, -1, -1):
-        for s in range(8):
-            v[j, s] /= diagonal[j, s]
-        subtract_products(v, j, below, low, columns[j], columns[j + 1])
+    forward(columns, below, low, v, size)
+    backward(columns, below, low, diagonal, v, size)
+
+
+@compiled
+def forward_all(shape, low, order, right, v):
+    """As `forward` up to the tail, with one factor for some chunks; what is missing in `right` is zero."""
+    for c in range(len(v)):
+        for i in range(len(order)):
+            for s in range(8):
+                v[c, i, s] = right[c, order[i], s] if order[i] < right.shape[1] else 0.0
+        forward(shape.columns, shape.below, low, v[c], shape.tail)
+
+
+@compiled
+def backward_all(shape, low, diagonal, order, v, out):
+    """As `backward` from the tail, and the first unknowns of the solution to `out`."""
+    for c in range(len(v)):
+        backward(shape.columns, shape.below, low, diagonal, v[c], shape.tail)
+        for i in range(len(order)):
+            if order[i] < out.shape[1]:
+                for s in range(8):
+                    out[c, order[i], s] = v[c, i, s]
 
 
 @compiled

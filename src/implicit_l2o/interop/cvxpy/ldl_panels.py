@@ -217,14 +217,16 @@ def _scaled(typing: Any, x: Any, i: Any, y: Any, j: Any, out: Any, o: Any) -> An
 
 
 @compiled
-def update(t, columns, below, low, diagonal, j, room):
-    """Subtract from the panel that starts at `j` what its blocks give."""
+def update(t, columns, below, low, diagonal, j, room, limit):
+    """Subtract from the panel that starts at `j` what its blocks before the column `limit` give."""
     relative, factors, corner, bases = room
     relative[j] = -1
     for p in range(columns[j], columns[j + 1]):
         relative[below[p]] = p - columns[j]
     for b in range(t.start[j], t.start[j + 1]):
         k, depth = t.columns[b], t.depth[b]
+        if k >= limit:
+            break
         count, begin = columns[k + 1] - columns[k], t.place[b] - columns[k]
         stop = begin
         while stop < count and t.first[below[columns[k] + stop]] == j:

@@ -4,14 +4,11 @@ E is positive semidefinite: diagonal for zero and nonnegative cones, with a bloc
 second-order cone is a diagonal and two more unknowns, `E = D + u u^T - v v^T`, which keeps the equations sparse.
 """
 
-import warnings
 import weakref
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
-import scipy.sparse.linalg as spla
 from jaxtyping import Float
 
 import implicit_l2o as il2o
@@ -49,7 +46,7 @@ class Pattern:
         """Analyse."""
         # Numba is in an extra.
         from implicit_l2o.interop.cvxpy import equation_kernels as equations
-        from implicit_l2o.interop.cvxpy import ldl_kernels as ldl
+        from implicit_l2o.interop.cvxpy.elimination import Elimination
 
         n, m, cones = canonical.n, canonical.m, canonical.cones
         from_P = np.zeros(0, int)
@@ -65,24 +62,27 @@ class Pattern:
         parts += corner.parts
         rows, columns = (np.concatenate([part[k] for part in parts]).astype(np.int32) for k in (0, 1))
         # The unknowns of large cones are eliminated last, when their pivots are far from zero.
-        size, inner = n + m + corner.more, np.maximum(rows, columns) < n + m
-        order = np.concatenate([_order(rows[inner], columns[inner], n + m), np.arange(n + m, size)])
-        rank = np.empty(size, np.int64)
-        rank[order] = np.arange(size)
-        upper = sp.csc_array(
-            (np.ones(len(rows)), (np.minimum(rank[rows], rank[columns]), np.maximum(rank[rows], rank[columns]))),
-            shape=(size, size),
-        )
-        upper.sort_indices()
-        shape = ldl.symbolic(size, upper.indptr.astype(np.int64), upper.indices.astype(np.int32))
-        places = ldl.places_of(size, shape[0], shape[1], rank[rows], rank[columns])
+        size = n + m + corner.more
+        elimination = Elimination.of(rows, columns, n + m, corner.more)
+        order = elimination.order
         signs = np.concatenate([np.ones(n), -np.ones(m), np.tile([1.0, -1.0], corner.more // 2)])[order]
         degree = cones.nonnegative + len(cones.second_order) + sum(cones.semidefinite) + 3 * cones.exponential
         diagonal = np.flatnonzero(rows == columns)
         diagonal = diagonal[(diagonal < linear) | (diagonal >= linear + first)]
         structure = equations.Structure(
             *(n, m, size, cones.zero, first, max(1, degree), linear, linear + first),
-            *(corner.seconds, corner.matrices, corner.triples, rows, columns, diagonal, places, order, signs, shape),
+            *(
+                corner.seconds,
+                corner.matrices,
+                corner.triples,
+                rows,
+                columns,
+                diagonal,
+                elimination.places,
+                order,
+                signs,
+                elimination.shape,
+            ),
         )
         first_entries = np.zeros(m, int)
         first_entries[corner.seconds[:, 0]] = corner.seconds[:, 2]
@@ -93,7 +93,12 @@ class Pattern:
     @property
     def fill(self) -> int:
         """Entries of the factor below the diagonal."""
-        return len(self.structure.shape[1])
+        return len(self.structure.shape.below)
+
+    @property
+    def multiplications(self) -> float:
+        """Of a factorisation."""
+        return float(np.square(np.diff(self.structure.shape.columns).astype(float)).sum()) / 2
 
     def fits(self, batch: int) -> bool:
         """Whether the factors of a batch take less than `_ROOM`."""
@@ -172,15 +177,3 @@ def pattern_of(canonical: Canonical) -> Pattern | None:
     if canonical not in _KNOWN:
         _KNOWN[canonical] = Pattern.of(canonical) if has_numba() and takes(canonical) else None
     return _KNOWN[canonical]
-
-
-def _order(rows: np.ndarray, columns: np.ndarray, size: int) -> np.ndarray:
-    """An order of elimination with little fill: minimum degree, as SuperLU has it."""
-    off = rows != columns
-    i, j = np.concatenate([rows[off], columns[off]]), np.concatenate([columns[off], rows[off]])
-    matrix = sp.csc_array((np.full(len(i), -1.0), (i, j)), shape=(size, size))
-    matrix = (matrix + sp.diags_array(1.0 + np.asarray(abs(matrix).sum(0)))).tocsc()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", sp.SparseEfficiencyWarning)
-        found = spla.splu(matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
-    return np.argsort(found.perm_c)

@@ -17,6 +17,7 @@ from torch import Tensor
 import implicit_l2o as il2o
 from implicit_l2o.interop.cvxpy.bends import bends_at, derivative_product
 from implicit_l2o.interop.cvxpy.kkt import KKT, is_polyhedral
+from implicit_l2o.interop.cvxpy.pattern import pattern_of
 from implicit_l2o.interop.cvxpy.program import ConePrograms
 from implicit_l2o.interop.cvxpy.splitting import ConicSplitting
 
@@ -84,15 +85,24 @@ class ExactRule(AbstractRule):
         self, top: Float[np.ndarray, "B n"], bottom: Float[np.ndarray, "B m"], *, transposed: bool
     ) -> tuple[Float[np.ndarray, "B n"], Float[np.ndarray, "B m"], Float[np.ndarray, " B"]]:
         """The equations of `kkt`, and their residuals."""
-        if self.kkt is None or isinstance(self.kkt, KKT):
-            return KKT.at(self.programs, self.w, self.kkt).solve(top, bottom, transposed=transposed)
-        kkt = self.kkt
+        kkt = self._batched() if self.kkt is None else self.kkt
+        if kkt is None or isinstance(kkt, KKT):
+            return KKT.at(self.programs, self.w, kkt).solve(top, bottom, transposed=transposed)
         a, c, residual = kkt.at(kkt.pattern, self.programs, self.w, kkt).solve(top, bottom, transposed=transposed)
         open_ = np.flatnonzero(~(residual <= _ENOUGH))
         if len(open_):  # at a degenerate vertex, where that takes least squares
             one_by_one = KKT.at(self.programs.take(open_), self.w[open_])
             a[open_], c[open_], residual[open_] = one_by_one.solve(top[open_], bottom[open_], transposed=transposed)
         return a, c, residual
+
+    def _batched(self) -> "Chunked | None":
+        """The equations factored eight samples at a time, where that is possible."""
+        pattern = pattern_of(self.programs.canonical)
+        if pattern is None or not self.programs.canonical.m or not pattern.fits(len(self.programs)):
+            return None
+        from implicit_l2o.interop.cvxpy.chunked import Chunked  # which compiles
+
+        return Chunked.at(pattern, self.programs, self.w, None)
 
 
 @dataclass(frozen=True, eq=False)

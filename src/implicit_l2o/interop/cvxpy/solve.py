@@ -1,5 +1,6 @@
 """Forward solves of a batch of cone programs to full accuracy: a solver, then Newton steps on the optimality conditions."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -13,6 +14,7 @@ from implicit_l2o.interop.cvxpy.kkt import KKT
 from implicit_l2o.interop.cvxpy.pattern import Pattern, pattern_of
 from implicit_l2o.interop.cvxpy.polish import polish, project
 from implicit_l2o.interop.cvxpy.program import ConePrograms
+from implicit_l2o.interop.cvxpy.rounds import balance, certificates, pays, rough_points
 from implicit_l2o.interop.cvxpy.splitting import ConicSplitting
 
 if TYPE_CHECKING:  # it compiles, and needs numba
@@ -22,6 +24,7 @@ ForwardSolver: TypeAlias = Literal["auto", "batched", "splitting", "clarabel"]
 
 _ACCEPTED = 1e-11  # relative residual up to which an answer of the batched method stands
 _GOAL = 1e-13  # relative residual at which a polish has nothing left to do
+_FEW = 4  # Newton steps, where each takes as long as all of a splitting
 _ROUNDS = 6  # of splitting and polish; the weights are balanced in between
 _FIRST = 1e-3  # tolerance of the first round of splitting; each one is ten times stricter
 
@@ -47,8 +50,8 @@ class Forward:
 
     Args:
         solver: "batched", "clarabel", "splitting", or "auto": batched where the cones allow it, which was the fastest one in
-            `benchmarks.cvxpy_layers`, Clarabel for the samples that it did not solve and for other cones, and splitting from
-            where Clarabel ended for those left.
+            `benchmarks.cvxpy_layers`, after a splitting where P and A are constant and their factors large; Clarabel for the
+            samples that these did not solve and for other cones, and splitting from where Clarabel ended for those left.
         options: settings of Clarabel by their names.
         workers: threads of Clarabel.
         steps: Newton steps of the polish.
@@ -65,36 +68,58 @@ class Forward:
     max_steps: int = 500
     accelerated: bool = True
 
-    def __call__(self, programs: ConePrograms, start: Points | None) -> Solved:
-        """Solve, all numbers being finite."""
+    def __call__(
+        self,
+        programs: ConePrograms,
+        start: Points | None,
+        splitting_of: Callable[[ConePrograms, float], ConicSplitting],
+    ) -> Solved:
+        """Solve, all numbers being finite; `splitting_of` gives one with a weight, maybe with factors it has kept."""
         if self.solver == "splitting":
             return self._by_splitting(programs, start)
         pattern = pattern_of(programs.canonical) if self.solver in ("auto", "batched") else None
         # Without a constraint there is one linear equation, and chunks of no rows.
         if pattern is not None and programs.canonical.m and pattern.fits(len(programs)):
-            return self._by_chunks(pattern, programs, start)
+            if self.solver == "auto" and pays(pattern, programs):
+                return self._by_shared_splitting(pattern, programs, rough_points(programs, start, splitting_of))
+            return self._by_chunks(pattern, programs)
         return self._by_clarabel(programs, and_splitting=self.solver != "clarabel")
 
-    def _by_chunks(self, pattern: Pattern, programs: ConePrograms, start: Points | None) -> Solved:
+    def _by_shared_splitting(self, pattern: Pattern, programs: ConePrograms, rough: Points) -> Solved:
+        """The polish after a splitting with one factor for all samples; what that did not solve goes the other way."""
+        check_options(self.options)
+        solved = self._polished(pattern, programs, rough, steps=min(self.steps, _FEW))
+        missed = np.flatnonzero(solved.points.status != int(il2o.Status.CONVERGED))
+        if not len(missed):
+            return solved
+        return _put(solved, missed, self._by_chunks(pattern, programs.take(missed)))
+
+    def _by_chunks(self, pattern: Pattern, programs: ConePrograms) -> Solved:
         """Eight samples at a time; those that are not solved to the goal of the polish go to Clarabel."""
         from implicit_l2o.interop.cvxpy import chunked  # which compiles
 
         check_options(self.options)
         points = chunked.interior_points(pattern, programs)
+        solved = self._polished(pattern, programs, points, steps=self.steps)
+        missed = np.flatnonzero(solved.points.status != int(il2o.Status.CONVERGED))
+        if not len(missed):
+            return solved
+        return _put(solved, missed, self._by_clarabel(programs.take(missed), and_splitting=True))
+
+    def _polished(self, pattern: Pattern, programs: ConePrograms, points: Points, *, steps: int) -> Solved:
+        """CONVERGED where the optimality conditions hold, MAX_STEPS elsewhere."""
+        from implicit_l2o.interop.cvxpy import chunked  # which compiles
+
         x, w = (np.where(np.isfinite(part), part, 0.0) for part in (points.x, points.w))
         goal = _GOAL * sizes(programs, Points(x, w, points.status, points.steps))
-        x, w, found, kkt = chunked.polish(pattern, programs, x, w, steps=self.steps, goal=goal)
+        x, w, found, kkt = chunked.polish(pattern, programs, x, w, steps=steps, goal=goal)
         residual = found / goal * _GOAL
         # Relative to a point that runs away, as those of infeasible problems do, every residual is small.
         data = 1.0 + np.sqrt(np.square(programs.q).sum(1) + np.square(programs.b).sum(1))
         ended = points.status == int(il2o.Status.CONVERGED)
         good = (residual <= _ACCEPTED) & (ended | (found <= _ACCEPTED * data))
         status = np.where(good, int(il2o.Status.CONVERGED), int(il2o.Status.MAX_STEPS))
-        solved = Solved(Points(x, w, status, points.steps), residual, kkt)
-        missed = np.flatnonzero(~good)
-        if not len(missed):
-            return solved
-        return _put(solved, missed, self._by_clarabel(programs.take(missed), and_splitting=True))
+        return Solved(Points(x, w, status, points.steps), residual, kkt)
 
     def _by_clarabel(self, programs: ConePrograms, *, and_splitting: bool) -> Solved:
         """Clarabel, then the splitting for those that it did not solve."""
@@ -146,7 +171,7 @@ class Forward:
             solved = self.judge(programs, Points(x, w, status, steps))
             if bool((solved.points.status != il2o.Status.MAX_STEPS).all()):
                 break
-            step *= _balance(programs, x, w, solved.points.status)
+            step *= balance(programs, x, w, solved.points.status == int(il2o.Status.MAX_STEPS))
         return solved
 
 
@@ -156,57 +181,6 @@ def sizes(programs: ConePrograms, points: Points) -> Float[np.ndarray, " B"]:
     y = s - project(programs, s)
     parts = (programs.q, programs.b, programs.multiply_transposed(y), s)
     return 1.0 + np.max([np.sqrt(np.square(part).sum(1)) for part in parts], 0)
-
-
-def certificates(
-    programs: ConePrograms, splitting: ConicSplitting, moved: np.ndarray, status: np.ndarray
-) -> np.ndarray:
-    """INFEASIBLE or DIVERGED for samples whose last movement is a certificate of it.
-
-    Source: G. Banjac, P. Goulart, B. Stellato and S. Boyd, Infeasibility detection in the alternating direction method of
-    multipliers for convex optimization (2019).
-    """
-    n = programs.canonical.n
-    dx, dv = moved[:, :n], moved[:, n:]
-    ray = project(programs, dv)
-    dy = splitting.rho.numpy() * (ray - dv)
-    small = 1e-5
-
-    def norm(part: np.ndarray) -> np.ndarray:
-        return np.sqrt(np.square(part).sum(1))
-
-    of_y, of_x = norm(dy), norm(dx)
-    infeasible = (
-        (of_y > 0)
-        & (norm(programs.multiply_transposed(dy)) <= small * of_y)
-        & ((programs.b * dy).sum(1) < -small * of_y * (1 + norm(programs.b)))
-    )
-    Ax = programs.multiply(dx)
-    unbounded = (
-        (of_x > 0)
-        & (norm(programs.curvature(dx)) <= small * of_x)
-        & ((programs.q * dx).sum(1) < -small * of_x * (1 + norm(programs.q)))
-        & (norm(Ax + project(programs, -Ax)) <= small * of_x)
-    )
-    status = np.where(infeasible, int(il2o.Status.INFEASIBLE), status)
-    return np.where(unbounded & ~infeasible, int(il2o.Status.DIVERGED), status)
-
-
-def _balance(programs: ConePrograms, x: np.ndarray, w: np.ndarray, status: np.ndarray) -> float:
-    """By how much the weights should grow, OSQP's rule: the root of the ratio of the relative residuals."""
-    s = project(programs, w)
-    dual, primal = programs.residuals(x, w, s)
-    y = s - w
-    open_ = status == il2o.Status.MAX_STEPS
-
-    def relative(part: np.ndarray, *terms: np.ndarray) -> np.ndarray:
-        size = np.max([np.abs(term).max(1, initial=0.0) for term in terms], 0)
-        return np.abs(part).max(1, initial=0.0) / np.maximum(size, 1e-12)
-
-    first = relative(primal, programs.multiply(x), s, programs.b)
-    second = relative(dual, programs.curvature(x), programs.multiply_transposed(y), programs.q)
-    ratio = np.sqrt(np.maximum(first, 1e-14) / np.maximum(second, 1e-14))[open_]
-    return float(np.clip(np.exp(np.log(ratio).mean()), 0.05, 20.0))
 
 
 def _put(whole: Solved, index: np.ndarray, part: Solved, rows: np.ndarray | slice = slice(None)) -> Solved:

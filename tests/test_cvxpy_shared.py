@@ -1,0 +1,211 @@
+"""The splitting with one factor for all samples, which CVXPY layers take before factors of every sample get large."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+import implicit_l2o as il2o
+
+cp = pytest.importorskip("cvxpy", reason="cvxpy is in the extra 'cvxpy'")
+pytest.importorskip("numba", reason="numba is in the extra 'cvxpy'")
+
+from implicit_l2o.interop.cvxpy import CvxpyLayer, rounds  # noqa: E402
+from implicit_l2o.interop.cvxpy import ldl_kernels as ldl  # noqa: E402
+from implicit_l2o.interop.cvxpy import solve as solve_module  # noqa: E402
+from implicit_l2o.interop.cvxpy.pattern import pattern_of  # noqa: E402
+from implicit_l2o.interop.cvxpy.program import ConePrograms  # noqa: E402
+from implicit_l2o.interop.cvxpy.shared_factor import SharedFactor  # noqa: E402
+from implicit_l2o.interop.cvxpy.solve import Forward  # noqa: E402
+from implicit_l2o.interop.cvxpy.splitting import weights  # noqa: E402
+
+f64 = torch.float64
+Made = tuple[Any, list[Any], list[Any], Callable[[int], list[Tensor]]]
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, dtype=f64, generator=torch.Generator().manual_seed(seed))
+
+
+def bounded() -> Made:
+    n = 70
+    x, b = cp.Variable(n), cp.Parameter(2 * n)
+    A = draw(2 * n, n, seed=1).numpy()
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(A @ x - b)), [x >= 0, x <= 1])
+    return problem, [b], [x], lambda batch: [draw(batch, 2 * n)]
+
+
+def logistic() -> Made:
+    n = 10
+    x, b = cp.Variable(n), cp.Parameter(n)
+    A = draw(n, n, seed=1).numpy()
+    problem = cp.Problem(cp.Minimize(cp.sum(cp.logistic(A @ x)) - b @ x + 0.1 * cp.sum_squares(x)))
+    return problem, [b], [x], lambda batch: [draw(batch, n).sigmoid()]
+
+
+def correlation() -> Made:
+    X, C = cp.Variable((5, 5), PSD=True), cp.Parameter((5, 5))
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(X - C)), [cp.diag(X) == 1])
+    return problem, [C], [X], lambda batch: [(draw(batch, 5, 5) + draw(batch, 5, 5).mT) / 2]
+
+
+def risk() -> Made:
+    x, mean = cp.Variable(12), cp.Parameter(12)
+    F = draw(4, 12, seed=1).numpy() / 2
+    problem = cp.Problem(cp.Maximize(mean @ x - cp.sum_squares(x) / 2), [cp.sum(x) == 1, cp.norm(F @ x) <= 0.5])
+    return problem, [mean], [x], lambda batch: [draw(batch, 12)]
+
+
+CASES = pytest.mark.parametrize("make", [bounded, logistic, correlation, risk])
+
+
+def programs_of(make: Callable[[], Made], batch: int = 3) -> ConePrograms:
+    problem, parameters, variables, values = make()
+    layer = CvxpyLayer(problem, parameters, variables)
+    layer(*values(batch))
+    assert layer._last is not None
+    return layer._last[0]
+
+
+def test_a_part_of_a_factor_leaves_the_schur_complement() -> None:
+    size, stop, rng = 90, 20, np.random.default_rng(0)
+    M = rng.standard_normal((size, size))
+    M = M @ M.T + size * np.eye(size)
+    M[:stop, :stop] = np.diag(np.diag(M)[:stop])
+    M[np.ix_(range(stop), range(stop + 3, stop + 6))] = M[np.ix_(range(stop + 3, stop + 6), range(stop))] = 0.0
+    upper = sp.csc_array(np.triu(M))
+    upper.sort_indices()
+    shape = ldl.symbolic(size, upper.indptr.astype(np.int64), upper.indices.astype(np.int32))
+    assert shape.tail <= stop
+    columns = np.repeat(np.arange(size), np.diff(upper.indptr))
+    places = ldl.places_of(size, shape.columns, shape.below, upper.indices, columns)
+    values = np.repeat(upper.data[:, None], 8, 1)
+    low, diagonal, signs = np.empty((len(shape.below), 8)), np.empty((size, 8)), np.ones(size)
+    ldl.factor(shape, places, values, np.zeros(size), signs, 0.0, low, diagonal, np.zeros((size, 8)), stop)
+    found = np.diag(diagonal[stop:, 5])
+    above = np.triu_indices(size - stop, 1)
+    found[above] = low[shape.columns[stop] :, 5]
+    expected = M[stop:, stop:] - M[stop:, :stop] @ np.linalg.solve(M[:stop, :stop], M[:stop, stop:])
+    assert np.allclose(np.triu(found), np.triu(expected), rtol=1e-12)
+
+
+@CASES
+@pytest.mark.parametrize("tail", [True, False])
+def test_the_shared_factor_solves(make: Callable[[], Made], tail: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs = programs_of(make)
+    sigma, rho = weights(programs, 1.0)
+    factor = SharedFactor.of(programs, sigma, rho)
+    if not tail:
+        shape = factor.elimination.shape
+        whole = replace(factor.elimination, shape=shape._replace(tail=len(factor.diagonal)))
+        monkeypatch.setattr("implicit_l2o.interop.cvxpy.shared_factor._elimination_of", lambda canonical: whole)
+        factor = SharedFactor.of(programs, sigma, rho)
+        assert factor.inverse.shape == (0, 0)
+    elif make is bounded:
+        assert len(factor.inverse) > 0
+    P, A = (part[0] for part in programs.dense)
+    H = P + torch.diag(sigma[0]) + A.mT @ (rho[0][:, None] * A)
+    for batch in (1, 3, 9):
+        right = draw(batch, programs.canonical.n)
+        assert torch.allclose(factor.solve(right) @ H, right, atol=1e-8)
+    x, y = draw(2, A.shape[1]), draw(2, A.shape[0])
+    assert torch.allclose(factor.multiply(x), x @ A.mT)
+    assert torch.allclose(factor.multiply_transposed(y), y @ A)
+
+
+@CASES
+def test_answers_and_gradients_are_those_of_the_batched_method(
+    make: Callable[[], Made], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem, parameters, variables, values = make()
+    found = []
+    for solver in ("batched", "auto"):
+        monkeypatch.setattr(solve_module, "pays", lambda pattern, programs, solver=solver: solver == "auto")
+        if solver == "auto":
+            monkeypatch.setattr(Forward, "_by_chunks", lambda *args: pytest.fail("the other way was taken"))
+        layer = CvxpyLayer(problem, parameters, variables, solver=solver)
+        own = [value.requires_grad_() for value in values(11)]
+        solution = layer.solve(*own)
+        assert solution.residual.max() < 1e-12
+        assert solution.converged.all()
+        weight = draw(*solution.variables[0].shape, seed=5)
+        found.append((solution.variables[0], *torch.autograd.grad((solution.variables[0] * weight).sum(), own)))
+    for one, other in zip(*found, strict=True):
+        assert torch.allclose(one, other, rtol=1e-6, atol=1e-8)
+
+
+def test_what_the_splitting_does_not_solve_goes_the_other_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem, parameters, variables, values = bounded()
+    expected = CvxpyLayer(problem, parameters, variables)(*values(4))[0]
+    rough, asked = rounds.rough_points, []
+
+    def partly(programs: ConePrograms, *args: Any) -> Any:
+        points = rough(programs, *args)
+        points.x[2], points.w[2] = np.nan, np.nan
+        points.status[2] = int(il2o.Status.MAX_STEPS)
+        return points
+
+    def by_chunks(self: Forward, pattern: Any, programs: ConePrograms) -> Any:
+        asked.append(len(programs))
+        return chunks(self, pattern, programs)
+
+    chunks = Forward._by_chunks
+    monkeypatch.setattr(solve_module, "pays", lambda pattern, programs: True)
+    monkeypatch.setattr(solve_module, "rough_points", partly)
+    monkeypatch.setattr(Forward, "_by_chunks", by_chunks)
+    # No Newton step: it would find the way from any point.
+    monkeypatch.setattr(solve_module, "_FEW", 1)
+    solution = CvxpyLayer(problem, parameters, variables).solve(*values(4))
+    assert asked == [1]
+    assert solution.converged.all()
+    assert torch.allclose(solution.variables[0], expected, atol=1e-10)
+
+
+def test_an_infeasible_sample_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(solve_module, "pays", lambda pattern, programs: True)
+    x, low = cp.Variable(2), cp.Parameter(2)
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(x)), [x >= low, cp.sum(x) <= 1])
+    layer = CvxpyLayer(problem, [low], [x], on_failure="ignore")
+    own = torch.tensor([[0.1, 0.2], [2.0, 3.0], [0.3, 0.4]], dtype=f64, requires_grad=True)
+    solution = layer.solve(own)
+    assert [il2o.Status(int(status)).name for status in solution.status] == ["CONVERGED", "INFEASIBLE", "CONVERGED"]
+    solution.variables[0].sum().backward()
+    assert torch.allclose(own.grad, torch.tensor([[1.0, 1.0], [0.0, 0.0], [1.0, 1.0]], dtype=f64), atol=1e-8)
+
+
+def test_it_pays_for_large_shared_matrices_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    programs = programs_of(bounded, 8)
+    own = replace(programs, Ab=programs.Ab * np.linspace(1.0, 2.0, 8)[:, None])
+    pattern = pattern_of(programs.canonical)
+    assert pattern is not None
+    assert not rounds.pays(pattern, programs)
+    monkeypatch.setattr(type(pattern), "multiplications", 1e9)
+    assert rounds.pays(pattern, programs)
+    assert not rounds.pays(pattern, own)
+
+
+def test_factors_are_kept_while_the_matrices_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(solve_module, "pays", lambda pattern, programs: programs.shared)
+    problem, parameters, variables, values = bounded()
+    layer = CvxpyLayer(problem, parameters, variables, backward=il2o.JFB())
+    own = [value.requires_grad_() for value in values(3)]
+    layer(*own)[0].sum().backward()
+    kept = {step: splitting.factor for step, (_, splitting) in layer._splittings.items()}
+    assert set(kept) == {1.0, rounds._WEIGHT}
+    layer(*(value + 1.0 for value in own))[0].sum().backward()
+    assert all(layer._splittings[step][1].factor is factor for step, factor in kept.items())
+
+
+def test_a_warm_start_takes_fewer_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(solve_module, "pays", lambda pattern, programs: True)
+    problem, parameters, variables, values = bounded()
+    layer = CvxpyLayer(problem, parameters, variables)
+    cold = layer.solve(*values(3))
+    warm = layer.solve(*(value + 1e-6 for value in values(3)), warm_start=True)
+    assert (warm.steps < cold.steps).all()
+    assert torch.allclose(warm.variables[0], cold.variables[0], atol=1e-4)
