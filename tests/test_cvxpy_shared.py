@@ -15,9 +15,10 @@ import implicit_l2o as il2o
 cp = pytest.importorskip("cvxpy", reason="cvxpy is in the extra 'cvxpy'")
 pytest.importorskip("numba", reason="numba is in the extra 'cvxpy'")
 
-from implicit_l2o.interop.cvxpy import CvxpyLayer, rounds  # noqa: E402
+from implicit_l2o.interop.cvxpy import CvxpyLayer, krylov, rounds  # noqa: E402
 from implicit_l2o.interop.cvxpy import ldl_kernels as ldl  # noqa: E402
 from implicit_l2o.interop.cvxpy import solve as solve_module  # noqa: E402
+from implicit_l2o.interop.cvxpy.kkt import KKT  # noqa: E402
 from implicit_l2o.interop.cvxpy.pattern import pattern_of  # noqa: E402
 from implicit_l2o.interop.cvxpy.program import ConePrograms  # noqa: E402
 from implicit_l2o.interop.cvxpy.shared_factor import SharedFactor  # noqa: E402
@@ -119,15 +120,21 @@ def test_the_shared_factor_solves(make: Callable[[], Made], tail: bool, monkeypa
 
 
 @CASES
+@pytest.mark.parametrize("way", ["factors", "krylov"])
 def test_answers_and_gradients_are_those_of_the_batched_method(
-    make: Callable[[], Made], monkeypatch: pytest.MonkeyPatch
+    make: Callable[[], Made], way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     problem, parameters, variables, values = make()
     found = []
     for solver in ("batched", "auto"):
-        monkeypatch.setattr(solve_module, "pays", lambda pattern, programs, solver=solver: solver == "auto")
         if solver == "auto":
-            monkeypatch.setattr(Forward, "_by_chunks", lambda *args: pytest.fail("the other way was taken"))
+            monkeypatch.setattr(solve_module, "pays", lambda pattern, programs: True)
+            monkeypatch.setattr(solve_module, "avoids_factors", lambda programs: way == "krylov")
+            for other in ("_by_chunks", "_by_clarabel"):
+                monkeypatch.setattr(Forward, other, lambda *args, **options: pytest.fail("another way was taken"))
+            if way == "krylov":
+                monkeypatch.setattr(solve_module, "pattern_of", lambda canonical: pytest.fail("factors were asked for"))
+                monkeypatch.setattr(KKT, "at", lambda *args: pytest.fail("factors were asked for"))
         layer = CvxpyLayer(problem, parameters, variables, solver=solver)
         own = [value.requires_grad_() for value in values(11)]
         solution = layer.solve(*own)
@@ -145,10 +152,10 @@ def test_what_the_splitting_does_not_solve_goes_the_other_way(monkeypatch: pytes
     rough, asked = rounds.rough_points, []
 
     def partly(programs: ConePrograms, *args: Any) -> Any:
-        points = rough(programs, *args)
+        points, splitting = rough(programs, *args)
         points.x[2], points.w[2] = np.nan, np.nan
         points.status[2] = int(il2o.Status.MAX_STEPS)
-        return points
+        return points, splitting
 
     def by_chunks(self: Forward, pattern: Any, programs: ConePrograms) -> Any:
         asked.append(len(programs))
@@ -164,6 +171,55 @@ def test_what_the_splitting_does_not_solve_goes_the_other_way(monkeypatch: pytes
     assert asked == [1]
     assert solution.converged.all()
     assert torch.allclose(solution.variables[0], expected, atol=1e-10)
+
+
+def test_what_newton_by_gmres_does_not_solve_goes_to_clarabel(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem, parameters, variables, values = correlation()
+    expected = CvxpyLayer(problem, parameters, variables)(*values(4))[0]
+    newton, clarabel, asked = krylov.newton, Forward._by_clarabel, []
+
+    def partly(*args: Any, **options: Any) -> Any:
+        x, w, found = newton(*args, **options)
+        x[1], found[1] = 0.0, 1.0
+        return x, w, found
+
+    def by_clarabel(self: Forward, programs: ConePrograms, *, and_splitting: bool) -> Any:
+        asked.append(len(programs))
+        return clarabel(self, programs, and_splitting=and_splitting)
+
+    monkeypatch.setattr(solve_module, "avoids_factors", lambda programs: True)
+    monkeypatch.setattr(solve_module, "newton", partly)
+    monkeypatch.setattr(Forward, "_by_clarabel", by_clarabel)
+    solution = CvxpyLayer(problem, parameters, variables).solve(*values(4))
+    assert asked == [1]
+    assert solution.converged.all()
+    assert torch.allclose(solution.variables[0], expected, atol=1e-9)
+
+
+def test_an_adjoint_that_gmres_does_not_solve_is_factored(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem, parameters, variables, values = correlation()
+    gradients: list[Tensor] = []
+    for steps in (300, 2):
+        monkeypatch.setattr(solve_module, "avoids_factors", lambda programs: True)
+        monkeypatch.setattr(krylov, "_ADJOINT", il2o.GMRES(rtol=1e-9, max_steps=steps))
+        (own,) = (value.requires_grad_() for value in values(3))
+        layer = CvxpyLayer(problem, parameters, variables)
+        solution = layer.solve(own)
+        solution.variables[0][:, 0].square().sum().backward()
+        assert solution.gradient.solved is not None
+        assert solution.gradient.solved.all()
+        assert own.grad is not None
+        gradients.append(own.grad)
+    assert torch.allclose(gradients[0], gradients[1], rtol=1e-6, atol=1e-8)
+
+
+def test_it_avoids_the_factors_of_large_semidefinite_cones_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not rounds.avoids_factors(programs_of(correlation, 8))
+    assert not rounds.avoids_factors(programs_of(bounded, 8))
+    large = programs_of(correlation, 8)
+    monkeypatch.setattr(rounds, "_MULTIPLICATION", 1e-3)
+    assert rounds.avoids_factors(large)
+    assert not rounds.avoids_factors(programs_of(bounded, 8))
 
 
 def test_an_infeasible_sample_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,8 +80,18 @@ class Chunked:
     diagonal: np.ndarray
 
     @classmethod
-    def at(cls, pattern: Pattern, programs: ConePrograms, w: np.ndarray, known: "Chunked | None") -> "Chunked":
-        """Factor the equations at `w`; the factors of `known` are kept where its equations are about the same."""
+    def at(
+        cls,
+        pattern: Pattern,
+        programs: ConePrograms,
+        w: np.ndarray,
+        known: "Chunked | None",
+        values: np.ndarray | None = None,
+    ) -> "Chunked":
+        """Factor the equations at `w`; the factors of `known` are kept where its equations are about the same.
+
+        `values` are the entries of the equations where they are at hand; those of E are overwritten.
+        """
         t = pattern.structure
         free = w[:, : t.first] > 0
         free[:, : t.zero] = False
@@ -92,7 +102,7 @@ class Chunked:
             if np.abs(w - known.factored).max(initial=0.0) <= _NEAR * (1.0 + np.abs(w).max(initial=0.0)):
                 return replace(known, bends=bends)
         if known is None:
-            values = pattern.values(programs)
+            values = pattern.values(programs) if values is None else values
             low = aligned(len(values), pattern.fill, WIDTH)
             diagonal = aligned(len(values), t.size, WIDTH)
         else:
@@ -208,7 +218,7 @@ def polish(
     for _ in range(steps):
         if not (best > goal).any():
             break
-        kkt = Chunked.at(pattern, programs, w, kkt)
+        kkt = Chunked.at(pattern, programs, w, kkt, values)
         dx, dw, _ = kkt.solve(-rest[:, :n], -rest[:, n:], transposed=False)
         x, w = x + dx, w + dw
         rest = residuals(x, w)

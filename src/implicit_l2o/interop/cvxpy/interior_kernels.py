@@ -13,7 +13,14 @@ from implicit_l2o._numba import compiled
 from implicit_l2o.interop.cvxpy import exponential_kernels as exponential
 from implicit_l2o.interop.cvxpy import second_order_kernels as second
 from implicit_l2o.interop.cvxpy import semidefinite_kernels as semidefinite
-from implicit_l2o.interop.cvxpy.equation_kernels import factor_one, multiply_corner, multiply_data, refined, room
+from implicit_l2o.interop.cvxpy.equation_kernels import (
+    apply_inverse,
+    factor_one,
+    multiply_corner,
+    multiply_data,
+    refined,
+    room,
+)
 from implicit_l2o.interop.cvxpy.room_kernels import room_for
 
 _LONGEST = 0.99  # of the way to the boundary
@@ -190,7 +197,10 @@ def iterate(t, values, q, b, tolerance, share, steps, shift, x, s_, z, taken, wo
             for i in range(m):
                 for s in range(8):
                     right[n + i, s] = fixed[i, s] - (1.0 - sigma[s]) * rest[n + i, s]
-            refined(t, values, right, d, work)
+            if corrected:
+                refined(t, values, right, d, work)
+            else:  # the predictor says how far to go and what curves: the last digits do not matter
+                apply_inverse(t, right, d, work, False)
             # ds = -fixed - E dz: the rows of the cones in the product with E alone.
             dz[:] = d[n : n + m]
             corner[:] = 0.0

@@ -21,6 +21,7 @@ from implicit_l2o.interop.cvxpy.differentiated import Attached, Differentiated, 
 from implicit_l2o.interop.cvxpy.extra import require_cvxpy
 from implicit_l2o.interop.cvxpy.interior_point import Points, check_options
 from implicit_l2o.interop.cvxpy.kkt import KKT
+from implicit_l2o.interop.cvxpy.krylov import KrylovRule
 from implicit_l2o.interop.cvxpy.options import OnFailure, check_options_of_layer, check_solver, solver_named
 from implicit_l2o.interop.cvxpy.polish import project
 from implicit_l2o.interop.cvxpy.program import ConePrograms
@@ -251,13 +252,15 @@ class CvxpyLayer(nn.Module):
         return solution
 
     def _rule(
-        self, programs: ConePrograms, points: Points, kkt: "KKT | Chunked | None", lost: np.ndarray
+        self, programs: ConePrograms, points: Points, kkt: "KKT | Chunked | ConicSplitting | None", lost: np.ndarray
     ) -> AbstractRule:
         good = np.flatnonzero(~lost)
         own, w, x = programs, points.w, points.x
         if len(good) < len(programs):
             own, w, x = programs.take(good), w[good], x[good]
         if self.backward == il2o.Implicit():
+            if isinstance(kkt, ConicSplitting):
+                return KrylovRule(own, kkt.with_data(own), x, w)
             # Batched factors are those of the whole batch.
             return ExactRule(own, w, kkt if len(own) == len(programs) or isinstance(kkt, KKT) else None)
         splitting = self.splitting(own)

@@ -1,6 +1,7 @@
 """Rounds of the splitting with other weights, what they say of problems without a solution, and when they pay."""
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -13,19 +14,25 @@ from implicit_l2o.interop.cvxpy.polish import project
 from implicit_l2o.interop.cvxpy.program import ConePrograms
 from implicit_l2o.interop.cvxpy.splitting import ConicSplitting
 
+SplittingOf: TypeAlias = Callable[
+    [ConePrograms, float], ConicSplitting
+]  # with a weight; its factors may have been kept
+
 _ROUNDS = 2
 _WEIGHT = (
     3.0  # of the first round: of 1, 2, 3, 5, 10 the one with the least steps at worst, on five problems of 200 unknowns
 )
 _STEPS = 120  # of a round
-_FLAT = 1e-5  # tolerance at which the active set is usually known ...
+_FLAT = 1e-6  # tolerance at which the active set is usually known ...
 _CURVED = 1e-8  # ... and from which one Newton step on curved cones goes to the rounding of the data
 _UNBALANCED = 3.0  # factor from which on other weights are worth a factorisation
 
 # Seconds, by hand: of a multiplication in a factorisation, a step of the splitting, one of its unknowns, an
-# eigendecomposition by the cube of its order; and how many factorisations the interior-point method takes.
-_MULTIPLICATION, _STEP, _UNKNOWN, _EIGEN = 1 / 15e9, 1.5e-3, 9e-8, 5e-9
-_FACTORS = 11
+# eigendecomposition by the cube of its order.
+_MULTIPLICATION, _STEP, _UNKNOWN, _EIGEN = 1 / 15e9, 1.5e-3, 8e-8, 1e-9
+_ASSEMBLED = 2.0  # with the making of those blocks
+_FACTORS = 11  # of the interior-point method
+_KRYLOV = 80  # products of Newton steps and an adjoint by GMRES
 
 
 def pays(pattern: Pattern, programs: ConePrograms) -> bool:
@@ -33,25 +40,33 @@ def pays(pattern: Pattern, programs: ConePrograms) -> bool:
 
     So a splitting that does not get there costs no more than what is tried next.
     """
-    if not programs.shared:
-        return False
-    batch = len(programs)
+    factors = _FACTORS * len(programs) * pattern.multiplications * _MULTIPLICATION
+    return programs.shared and _ROUNDS * _STEPS * _step_of(programs) < factors
+
+
+def avoids_factors(programs: ConePrograms) -> bool:
+    """Whether GMRES on the map takes less than one factor, because of the dense blocks of large semidefinite cones."""
+    multiplications = sum((k * (k + 1) // 2) ** 3 / 6 for k in programs.cones.semidefinite)
+    factor = _ASSEMBLED * len(programs) * multiplications * _MULTIPLICATION
+    return programs.shared and _KRYLOV * _step_of(programs) < factor
+
+
+def _step_of(programs: ConePrograms) -> float:
     unknowns, cubes = programs.canonical.n + programs.canonical.m, sum(k**3 for k in programs.cones.semidefinite)
-    iterated = _ROUNDS * _STEPS * (_STEP + batch * (_UNKNOWN * unknowns + _EIGEN * cubes))
-    return iterated < _FACTORS * batch * pattern.multiplications * _MULTIPLICATION
+    return _STEP + len(programs) * (_UNKNOWN * unknowns + _EIGEN * cubes)
 
 
 def rough_points(
-    programs: ConePrograms, start: Points | None, splitting_of: Callable[[ConePrograms, float], ConicSplitting]
-) -> Points:
-    """Points near the solutions, from the splitting; CONVERGED, or MAX_STEPS where it did not get there."""
+    programs: ConePrograms, start: Points | None, splitting_of: SplittingOf
+) -> tuple[Points, ConicSplitting]:
+    """Points near the solutions, CONVERGED, or MAX_STEPS where it did not get there; and the splitting of the last round."""
     cones, batch = programs.cones, len(programs)
     x, w, steps = np.zeros((batch, programs.canonical.n)), np.zeros((batch, programs.canonical.m)), np.zeros(batch, int)
     if start is not None:
         x, w = start.x, start.w
     tolerance = _FLAT if cones.size == cones.zero + cones.nonnegative else _CURVED
     solver = il2o.Anderson(il2o.Stopping(atol=0.0, rtol=tolerance, max_steps=_STEPS, check_every=10), memory=8)
-    weight, splitting = _WEIGHT, splitting_of(programs, _WEIGHT)
+    weight, splitting, open_ = _WEIGHT, splitting_of(programs, _WEIGHT), np.ones(batch, bool)
     for _ in range(_ROUNDS):
         with torch.no_grad():
             z0 = splitting.lift(torch.as_tensor(x), torch.as_tensor(w))
@@ -66,7 +81,7 @@ def rough_points(
             weight *= growth
             splitting = splitting_of(programs, weight)
     status = np.where(open_, int(il2o.Status.MAX_STEPS), int(il2o.Status.CONVERGED))
-    return Points(x, w, status, steps)
+    return Points(x, w, status, steps), splitting
 
 
 def certificates(

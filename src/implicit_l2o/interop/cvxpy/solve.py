@@ -1,6 +1,5 @@
 """Forward solves of a batch of cone programs to full accuracy: a solver, then Newton steps on the optimality conditions."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -9,12 +8,14 @@ import torch
 from jaxtyping import Float, Int
 
 import implicit_l2o as il2o
+from implicit_l2o._numba import has_numba
 from implicit_l2o.interop.cvxpy.interior_point import Points, check_options, solve_by_clarabel
 from implicit_l2o.interop.cvxpy.kkt import KKT
+from implicit_l2o.interop.cvxpy.krylov import newton
 from implicit_l2o.interop.cvxpy.pattern import Pattern, pattern_of
 from implicit_l2o.interop.cvxpy.polish import polish, project
 from implicit_l2o.interop.cvxpy.program import ConePrograms
-from implicit_l2o.interop.cvxpy.rounds import balance, certificates, pays, rough_points
+from implicit_l2o.interop.cvxpy.rounds import SplittingOf, avoids_factors, balance, certificates, pays, rough_points
 from implicit_l2o.interop.cvxpy.splitting import ConicSplitting
 
 if TYPE_CHECKING:  # it compiles, and needs numba
@@ -36,12 +37,12 @@ class Solved:
     Attributes:
         points: primal points and `w = s - y`.
         residual: `(B,)` of the optimality conditions, relative to the data and the point.
-        kkt: the factored equations at the points where they are at hand.
+        kkt: the factored equations at the points where they are at hand; the splitting where they are to be avoided.
     """
 
     points: Points
     residual: Float[np.ndarray, " B"]
-    kkt: "KKT | Chunked | None"
+    kkt: "KKT | Chunked | ConicSplitting | None"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -72,16 +73,18 @@ class Forward:
         self,
         programs: ConePrograms,
         start: Points | None,
-        splitting_of: Callable[[ConePrograms, float], ConicSplitting],
+        splitting_of: SplittingOf,
     ) -> Solved:
         """Solve, all numbers being finite; `splitting_of` gives one with a weight, maybe with factors it has kept."""
         if self.solver == "splitting":
             return self._by_splitting(programs, start)
+        if self.solver == "auto" and has_numba() and avoids_factors(programs):
+            return self._by_krylov(programs, start, splitting_of)
         pattern = pattern_of(programs.canonical) if self.solver in ("auto", "batched") else None
         # Without a constraint there is one linear equation, and chunks of no rows.
         if pattern is not None and programs.canonical.m and pattern.fits(len(programs)):
             if self.solver == "auto" and pays(pattern, programs):
-                return self._by_shared_splitting(pattern, programs, rough_points(programs, start, splitting_of))
+                return self._by_shared_splitting(pattern, programs, rough_points(programs, start, splitting_of)[0])
             return self._by_chunks(pattern, programs)
         return self._by_clarabel(programs, and_splitting=self.solver != "clarabel")
 
@@ -93,6 +96,20 @@ class Forward:
         if not len(missed):
             return solved
         return _put(solved, missed, self._by_chunks(pattern, programs.take(missed)))
+
+    def _by_krylov(self, programs: ConePrograms, start: Points | None, splitting_of: SplittingOf) -> Solved:
+        """The splitting, and Newton steps by GMRES; Clarabel for those that were not solved."""
+        check_options(self.options)
+        points, splitting = rough_points(programs, start, splitting_of)
+        x, w = (np.where(np.isfinite(part), part, 0.0) for part in (points.x, points.w))
+        scale = sizes(programs, replace(points, x=x, w=w))
+        x, w, found = newton(programs, splitting, x, w, steps=min(self.steps, _FEW), goal=_GOAL * scale)
+        status = _judged(programs, points.status, found, scale)
+        solved = Solved(Points(x, w, status, points.steps), found / scale, splitting)
+        missed = np.flatnonzero(status != int(il2o.Status.CONVERGED))
+        if not len(missed):
+            return solved
+        return _put(solved, missed, self._by_clarabel(programs.take(missed), and_splitting=True))
 
     def _by_chunks(self, pattern: Pattern, programs: ConePrograms) -> Solved:
         """Eight samples at a time; those that are not solved to the goal of the polish go to Clarabel."""
@@ -111,15 +128,10 @@ class Forward:
         from implicit_l2o.interop.cvxpy import chunked  # which compiles
 
         x, w = (np.where(np.isfinite(part), part, 0.0) for part in (points.x, points.w))
-        goal = _GOAL * sizes(programs, Points(x, w, points.status, points.steps))
-        x, w, found, kkt = chunked.polish(pattern, programs, x, w, steps=steps, goal=goal)
-        residual = found / goal * _GOAL
-        # Relative to a point that runs away, as those of infeasible problems do, every residual is small.
-        data = 1.0 + np.sqrt(np.square(programs.q).sum(1) + np.square(programs.b).sum(1))
-        ended = points.status == int(il2o.Status.CONVERGED)
-        good = (residual <= _ACCEPTED) & (ended | (found <= _ACCEPTED * data))
-        status = np.where(good, int(il2o.Status.CONVERGED), int(il2o.Status.MAX_STEPS))
-        return Solved(Points(x, w, status, points.steps), residual, kkt)
+        scale = sizes(programs, replace(points, x=x, w=w))
+        x, w, found, kkt = chunked.polish(pattern, programs, x, w, steps=steps, goal=_GOAL * scale)
+        status = _judged(programs, points.status, found, scale)
+        return Solved(Points(x, w, status, points.steps), found / scale, kkt)
 
     def _by_clarabel(self, programs: ConePrograms, *, and_splitting: bool) -> Solved:
         """Clarabel, then the splitting for those that it did not solve."""
@@ -173,6 +185,17 @@ class Forward:
                 break
             step *= balance(programs, x, w, solved.points.status == int(il2o.Status.MAX_STEPS))
         return solved
+
+
+def _judged(
+    programs: ConePrograms, status: np.ndarray, found: Float[np.ndarray, " B"], scale: Float[np.ndarray, " B"]
+) -> np.ndarray:
+    """CONVERGED where the residual `found` says so, else MAX_STEPS."""
+    # Relative to a point that runs away, as those of infeasible problems do, every residual is small.
+    data = 1.0 + np.sqrt(np.square(programs.q).sum(1) + np.square(programs.b).sum(1))
+    ended = status == int(il2o.Status.CONVERGED)
+    good = (found <= _ACCEPTED * scale) & (ended | (found <= _ACCEPTED * data))
+    return np.where(good, int(il2o.Status.CONVERGED), int(il2o.Status.MAX_STEPS))
 
 
 def sizes(programs: ConePrograms, points: Points) -> Float[np.ndarray, " B"]:
