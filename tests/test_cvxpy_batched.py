@@ -159,11 +159,3 @@ def test_an_infeasible_batch_mate_changes_nothing() -> None:
     assert [il2o.Status(int(status)).name for status in solution.status] == ["CONVERGED", "INFEASIBLE", "CONVERGED"]
     expected = torch.tensor([[0.1, 0.2], [0.0, 0.0], [0.3, 0.4]], dtype=f64)
     assert torch.allclose(solution.variables[0], expected, atol=1e-10)
-
-
-@pytest.mark.bad_input
-def test_other_cones_are_refused() -> None:
-    x, p = cp.Variable(3), cp.Parameter(3)
-    problem = cp.Problem(cp.Minimize(p @ x), [cp.PowCone3D(x[0], x[1], x[2], 0.3), cp.sum_squares(x) <= 1])
-    with pytest.raises(ValueError, match="takes all cones but power cones; got ConeProduct"):
-        CvxpyLayer(problem, [p], [x], solver="batched")

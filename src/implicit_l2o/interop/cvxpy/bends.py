@@ -44,16 +44,17 @@ class AbstractBend(ABC):
 
 @dataclass(frozen=True, eq=False)
 class Triples(AbstractBend):
-    """Of exponential cones, as matrices."""
+    """Of exponential or power cones, as matrices."""
 
     places: Int[np.ndarray, "cones 3"]
     matrices: Float[np.ndarray, "B cones 3 3"]
 
     @classmethod
-    def at(cls, cones: il2o.ConeProduct, w: Float[np.ndarray, "B m"]) -> "Triples":
+    def at(cls, cones: il2o.ConeProduct, kind: str, w: Float[np.ndarray, "B m"]) -> "Triples":
         """At a point."""
-        places = cones.triples("exponential")
-        own = il2o.ConeProduct(exponential=cones.exponential)
+        places = cones.triples(kind)
+        exponential = kind == "exponential"
+        own = il2o.ConeProduct(exponential=len(places)) if exponential else il2o.ConeProduct(power=cones.power)
         (_, matrices), *_ = own.derivative(torch.as_tensor(w[:, places.reshape(-1).numpy()]))[1]
         return cls(places.numpy(), matrices.numpy())
 
@@ -212,5 +213,7 @@ def bends_at(cones: il2o.ConeProduct, w: Float[np.ndarray, "B m"]) -> tuple[Abst
     for order, places in groups(cones, "semidefinite"):
         out.append(Semidefinite.at(places, to_matrices(take(w, places), order)))
     if cones.exponential:
-        out.append(Triples.at(cones, w))
+        out.append(Triples.at(cones, "exponential", w))
+    if cones.power:
+        out.append(Triples.at(cones, "power", w))
     return tuple(out)

@@ -49,9 +49,10 @@ def interior_points(pattern: Pattern, programs: ConePrograms) -> Points:
 def _tolerances(programs: ConePrograms) -> tuple[float, float]:
     """That of the gap and of the equations' residuals, and the share by which these count."""
     cones, quadratic = programs.cones, programs.P is not None
-    if cones.semidefinite or (cones.exponential and quadratic):
+    triples = cones.exponential + len(cones.power)
+    if cones.semidefinite or (triples and quadratic):
         return _ROUGH, 1.0
-    if quadratic or cones.second_order or cones.exponential:
+    if quadratic or cones.second_order or triples:
         return _CLOSE, 1.0
     return _SHARP, _SHARP / _CLOSE  # the polish solves the equations of a known active set, so it has to be known
 

@@ -26,7 +26,7 @@ def to_chunks(rows: Shaped[np.ndarray, "B k"]) -> Shaped[np.ndarray, "chunks k 8
     count = -len(rows) % WIDTH
     if count:
         rows = np.concatenate([rows, np.broadcast_to(rows[-1:], (count, rows.shape[1]))])
-    chunks = rows.reshape(-1, WIDTH, rows.shape[1]).transpose(0, 2, 1)
+    chunks = rows.reshape(len(rows) // WIDTH, WIDTH, rows.shape[1]).transpose(0, 2, 1)
     if rows.dtype != np.float64:
         return np.ascontiguousarray(chunks)
     out = aligned(*chunks.shape)

@@ -19,7 +19,8 @@ class Structure(NamedTuple):
     Rows up to `zero` are equations, up to `first` inequalities. `seconds` has a row, a size, the place of the first entry
     and the first of two more unknowns for each second-order cone (-1 where its block is dense), `matrices` a row, an order,
     the place of the first entry and of the first square's entry for each semidefinite cone, `triples` a row and the place of
-    the first entry for each exponential cone. `diagonal` are the entries of P and of the blocks of E that stand there.
+    the first entry for each exponential or power cone, `alphas` the exponents, zero for exponential cones. `diagonal` are
+    the entries of P and of the blocks of E that stand there.
     """
 
     n: int
@@ -33,6 +34,7 @@ class Structure(NamedTuple):
     seconds: np.ndarray
     matrices: np.ndarray
     triples: np.ndarray
+    alphas: np.ndarray
     rows: np.ndarray
     columns: np.ndarray
     diagonal: np.ndarray

@@ -8,10 +8,8 @@ import math
 
 from implicit_l2o._numba import compiled
 
-_SHORTER = 0.8  # where a cone would be left
-
 # The point that is its own dual: minus the gradient of the barrier there is the point itself.
-central = (-1.051383945322714, 1.258967884768947, 0.556409619469370)
+central = (-1.051383945322714, 0.556409619469370, 1.258967884768947)
 
 
 @compiled
@@ -43,40 +41,3 @@ def barrier(u, v, w):
         slope * slope * square - slope / (w * r) + 1.0 / (w * w),
     )
     return gradient, hessian
-
-
-@compiled
-def scale(t, values, z, mu):
-    """The entries of E with their sign."""
-    for k in range(len(t.triples)):
-        r, e = t.triples[k]
-        for s in range(8):
-            _, H = barrier(z[r, s], z[r + 1, s], z[r + 2, s])
-            for a in range(6):
-                values[e + a, s] = -mu[s] * H[a]
-
-
-@compiled
-def correct(t, z, target, fixed):
-    """Add the gradient of the barrier, `target` times."""
-    for k in range(len(t.triples)):
-        r = t.triples[k, 0]
-        for s in range(8):
-            g, _ = barrier(z[r, s], z[r + 1, s], z[r + 2, s])
-            for a in range(3):
-                fixed[r + a, s] += target[s] * g[a]
-
-
-@compiled
-def longest(t, s_, z, ds, dz, out):
-    """Shorten the steps `out` until they stay in the cones."""
-    for k in range(len(t.triples)):
-        r = t.triples[k, 0]
-        for s in range(8):
-            for _ in range(60):
-                a = out[s]
-                if in_primal(
-                    s_[r, s] + a * ds[r, s], s_[r + 1, s] + a * ds[r + 1, s], s_[r + 2, s] + a * ds[r + 2, s]
-                ) and in_dual(z[r, s] + a * dz[r, s], z[r + 1, s] + a * dz[r + 1, s], z[r + 2, s] + a * dz[r + 2, s]):
-                    break
-                out[s] *= _SHORTER

@@ -1,6 +1,6 @@
 """Compiled interior-point method for cone programs of one pattern, eight at a time.
 
-Predictor and corrector for symmetric cones; exponential cones are scaled by the Hessian of the dual barrier.
+Predictor and corrector for symmetric cones; exponential and power cones are scaled by the Hessian of the dual barrier.
 Source: S. Mehrotra, On the implementation of a primal-dual interior point method, SIAM J. Optim. 2 (1992); L. Vandenberghe,
 The CVXOPT linear and quadratic cone program solvers (2010); A. Serrano, Algorithms for unsymmetric cone optimization (2015).
 """
@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from implicit_l2o._numba import compiled
-from implicit_l2o.interop.cvxpy import exponential_kernels as exponential
 from implicit_l2o.interop.cvxpy import second_order_kernels as second
 from implicit_l2o.interop.cvxpy import semidefinite_kernels as semidefinite
+from implicit_l2o.interop.cvxpy import triple_kernels as triples
 from implicit_l2o.interop.cvxpy.equation_kernels import (
     apply_inverse,
     factor_one,
@@ -63,8 +63,9 @@ def centre(t, point):
             for j in range(t.matrices[k, 1]):
                 point[t.matrices[k, 0] + j * (j + 3) // 2, s] = 1.0
         for k in range(len(t.triples)):
+            central = triples.central(t.alphas[k])
             for a in range(3):
-                point[t.triples[k, 0] + a, s] = exponential.central[a]
+                point[t.triples[k, 0] + a, s] = central[a]
 
 
 @compiled
@@ -98,7 +99,7 @@ def scale(t, values, s_, z, mu, scaling):
             values[t.linear + i, s] = 0.0 if i < t.zero else -s_[i, s] / z[i, s]
     second.scale(t, values, s_, z, scaling.eta, scaling.w, scaling.scaled)
     semidefinite.scale(t, values, s_, z, scaling.matrices)
-    exponential.scale(t, values, z, mu)
+    triples.scale(t, values, z, mu)
 
 
 @compiled
@@ -119,7 +120,7 @@ def longest(t, s_, z, ds, dz, most, scaling, out):
             out[s] = second.longest(z, dz, row, size, s, out[s])
     semidefinite.directions(t, ds, dz, scaling.matrices)
     semidefinite.longest(t, scaling.matrices, out)
-    exponential.longest(t, s_, z, ds, dz, out)
+    triples.longest(t, s_, z, ds, dz, out)
 
 
 @compiled
@@ -133,7 +134,7 @@ def complement(t, s_, z, ds, dz, target, scaling, corrected, fixed):
             fixed[i, s] += (ds[i, s] * dz[i, s] - target[s]) / z[i, s]
     second.correct(t, scaling.eta, scaling.w, scaling.scaled, ds, dz, target, fixed)
     semidefinite.correct(t, scaling.matrices, target, fixed)
-    exponential.correct(t, z, target, fixed)
+    triples.correct(t, z, target, fixed)
 
 
 @compiled

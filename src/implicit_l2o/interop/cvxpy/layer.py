@@ -53,10 +53,10 @@ class CvxpyLayer(nn.Module):
         problem: a `cvxpy.Problem`, DPP.
         parameters: all of its parameters, in the order of the call.
         variables: those whose values are wanted: of the problem, or dual variables of its constraints.
-        solver: of the forward pass: "batched" (an interior-point method on eight samples at a time, for all cones but power
-            cones; needs numba), "clarabel", "splitting", or "auto": "batched" where that is possible and Clarabel otherwise.
-            The names of cvxpylayers' solvers are taken for "auto", but for "CLARABEL" ("DIFFCP", "SCS", "ECOS", "MOREAU"):
-            the polished answer is the same.
+        solver: of the forward pass: "batched" (an interior-point method on eight samples at a time; needs numba),
+            "clarabel", "splitting", or "auto": "batched" where that is possible, or a splitting where P and A are
+            constant and their factors large, and Clarabel for the rest. The names of cvxpylayers' solvers are taken for
+            "auto", but for "CLARABEL" ("DIFFCP", "SCS", "ECOS", "MOREAU"): the polished answer is the same.
         gp: whether it is a (log-log convex) geometric program.
         verbose: print what CVXPY does to the problem, and after each solve a line for each sample.
         canon_backend: with which CVXPY makes its matrices, as "SCIPY", "CPP" or "COO"; None leaves it the choice.
@@ -127,7 +127,7 @@ class CvxpyLayer(nn.Module):
             steps=polish,
             tolerance=tolerance,
         )
-        check_solver(self.forward_solver, self.backward, self.canonical)
+        check_solver(self.forward_solver, self.backward)
         self._watch = ZeroWatch()
         self._last: tuple[ConePrograms, Points] | None = None
         self._splittings: dict[float, tuple[ConePrograms, ConicSplitting]] = {}

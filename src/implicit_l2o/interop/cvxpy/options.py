@@ -5,8 +5,6 @@ from typing import Any, Literal
 
 import implicit_l2o as il2o
 from implicit_l2o._numba import require_numba
-from implicit_l2o.interop.cvxpy.canonical import Canonical
-from implicit_l2o.interop.cvxpy.pattern import takes
 from implicit_l2o.interop.cvxpy.solve import Forward, ForwardSolver
 
 OnFailure = Literal["warn", "raise", "ignore"]
@@ -40,8 +38,8 @@ def solver_named(name: Any) -> ForwardSolver:
     return name.lower()  # pyright: ignore[reportReturnType]
 
 
-def check_solver(forward: Forward, backward: il2o.AbstractBackward, canonical: Canonical) -> None:
-    """Raise where the solver does not take the problem, or does not go with the backward mode."""
+def check_solver(forward: Forward, backward: il2o.AbstractBackward) -> None:
+    """Raise where the solver is not installed, or does not go with the backward mode."""
     if isinstance(backward, il2o.Unrolled) and forward.solver not in ("auto", "splitting"):
         raise ValueError(
             f'CvxpyLayer: Unrolled(k) differentiates the splitting, so solver must be "auto" or "splitting"; got '
@@ -49,7 +47,3 @@ def check_solver(forward: Forward, backward: il2o.AbstractBackward, canonical: C
         )
     if forward.solver == "batched":
         require_numba('CvxpyLayer(solver="batched")')
-        if not takes(canonical):
-            raise ValueError(
-                f'CvxpyLayer: the solver "batched" takes all cones but power cones; got {canonical.cones}.'
-            )

@@ -66,23 +66,14 @@ class Pattern:
         elimination = Elimination.of(rows, columns, n + m, corner.more)
         order = elimination.order
         signs = np.concatenate([np.ones(n), -np.ones(m), np.tile([1.0, -1.0], corner.more // 2)])[order]
-        degree = cones.nonnegative + len(cones.second_order) + sum(cones.semidefinite) + 3 * cones.exponential
+        degree = cones.nonnegative + len(cones.second_order) + sum(cones.semidefinite) + 3 * len(corner.triples)
+        alphas = np.concatenate([np.zeros(cones.exponential), cones.power])
         diagonal = np.flatnonzero(rows == columns)
         diagonal = diagonal[(diagonal < linear) | (diagonal >= linear + first)]
         structure = equations.Structure(
             *(n, m, size, cones.zero, first, max(1, degree), linear, linear + first),
-            *(
-                corner.seconds,
-                corner.matrices,
-                corner.triples,
-                rows,
-                columns,
-                diagonal,
-                elimination.places,
-                order,
-                signs,
-                elimination.shape,
-            ),
+            *(corner.seconds, corner.matrices, corner.triples, alphas),
+            *(rows, columns, diagonal, elimination.places, order, signs, elimination.shape),
         )
         first_entries = np.zeros(m, int)
         first_entries[corner.seconds[:, 0]] = corner.seconds[:, 2]
@@ -154,7 +145,7 @@ class _Corner:
             parts.append(_triangle(n + row + np.arange(size)))
             matrices.append((row, order, entry, square))
             row, entry, square = row + size, entry + size * (size + 1) // 2, square + order * order
-        for _ in range(cones.exponential):
+        for _ in range(cones.exponential + len(cones.power)):
             parts.append(_triangle(n + row + np.arange(3)))
             triples.append((row, entry))
             row, entry = row + 3, entry + 6
@@ -167,13 +158,8 @@ def _triangle(own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return own[i], own[j]
 
 
-def takes(canonical: Canonical) -> bool:
-    """Whether there are no power cones."""
-    return canonical.n > 0 and not canonical.cones.power
-
-
 def pattern_of(canonical: Canonical) -> Pattern | None:
-    """The pattern, made once; None without numba, or where there are cones that it does not take."""
+    """The pattern, made once; None without numba or unknowns."""
     if canonical not in _KNOWN:
-        _KNOWN[canonical] = Pattern.of(canonical) if has_numba() and takes(canonical) else None
+        _KNOWN[canonical] = Pattern.of(canonical) if has_numba() and canonical.n else None
     return _KNOWN[canonical]

@@ -163,17 +163,7 @@ def pull_back(s: ConicSplitting, D: Product, u: Tensor) -> tuple[Float[Tensor, "
 
 def derivative(cones: il2o.ConeProduct, w: np.ndarray) -> Product:
     """The product with the derivative of the projection at `w`, which is symmetric."""
-    if not cones.power:
-        free = w[:, : cones.zero + cones.nonnegative] > 0
-        free[:, : cones.zero] = False
-        bends = bends_at(cones, w)
-        return lambda v: derivative_product(free, bends, v)
-    with torch.enable_grad():
-        point = torch.as_tensor(w).clone().requires_grad_()
-        image = cones.project(point)
-
-    def by_autograd(v: np.ndarray) -> np.ndarray:
-        (result,) = torch.autograd.grad(image, point, torch.as_tensor(v), retain_graph=True)
-        return result.numpy()
-
-    return by_autograd
+    free = w[:, : cones.zero + cones.nonnegative] > 0
+    free[:, : cones.zero] = False
+    bends = bends_at(cones, w)
+    return lambda v: derivative_product(free, bends, v)
