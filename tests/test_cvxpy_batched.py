@@ -19,8 +19,10 @@ pytest.importorskip("numba", reason="numba is in the extra 'cvxpy'")
 
 from implicit_l2o.interop.cvxpy import CvxpyLayer  # noqa: E402
 from implicit_l2o.interop.cvxpy import ldl_kernels as ldl  # noqa: E402
+from implicit_l2o.interop.cvxpy import pattern as pattern_module  # noqa: E402
 from implicit_l2o.interop.cvxpy.chunked import Chunked  # noqa: E402
 from implicit_l2o.interop.cvxpy.chunks import from_chunks, to_chunks  # noqa: E402
+from implicit_l2o.interop.cvxpy.kkt import KKT  # noqa: E402
 from implicit_l2o.interop.cvxpy.pattern import pattern_of  # noqa: E402
 from implicit_l2o.interop.cvxpy.solve import Forward  # noqa: E402
 
@@ -134,6 +136,40 @@ def test_a_batch_is_its_samples(make: Callable[..., CvxpyLayer], values: list[Te
     for sample in (0, 7, 8, 10):
         (alone,) = layer(*(value[sample] for value in values))
         assert torch.allclose(alone, whole[sample], rtol=1e-10, atol=1e-12)
+
+
+@both
+def test_a_batch_in_parts_is_the_batch(
+    make: Callable[..., CvxpyLayer], values: list[Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the factors of all samples take too much memory."""
+    found = []
+    for in_parts in (False, True):
+        layer = make(solver="batched")
+        if in_parts:
+            pattern = pattern_of(layer.canonical)
+            assert pattern is not None
+            monkeypatch.setattr(pattern_module, "_ROOM", 8 * 8 * pattern.fill)
+            assert pattern.parts(11) == [slice(0, 8), slice(8, 11)]
+            monkeypatch.setattr(KKT, "at", lambda *args: pytest.fail("one after the other"))
+        own = [value.clone().requires_grad_() for value in values]
+        solution = layer.solve(*own)
+        assert solution.converged.all()
+        found.append((solution.variables[0], *torch.autograd.grad(solution.variables[0].square().sum(), own)))
+    for one, other in zip(*found, strict=True):
+        assert torch.allclose(one, other, rtol=1e-9, atol=1e-11)
+
+
+def test_no_part_is_small_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = quadratic()
+    pattern = pattern_of(layer.canonical)
+    assert pattern is not None
+    monkeypatch.setattr(pattern_module, "_ROOM", 8 * 8 * pattern.fill - 1)
+    assert pattern.parts(11) == []
+    own = [value.clone().requires_grad_() for value in CASES[0][1]]
+    solution = layer.solve(*own)
+    assert solution.converged.all()
+    assert torch.isfinite(torch.autograd.grad(solution.variables[0].square().sum(), own)[0]).all()
 
 
 @both

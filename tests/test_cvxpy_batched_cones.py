@@ -88,6 +88,18 @@ def test_answers_and_gradients_are_those_after_clarabel(
         assert torch.allclose(one, other, rtol=1e-6, atol=1e-7)
 
 
+def test_large_cones_do_not_slow_the_method_down() -> None:
+    """The two unknowns of a large cone take digits away from the predictor, which has to be refined there."""
+    n = 120
+    x, mean = cp.Variable(n), cp.Parameter(n)
+    F, d = draw(6, n, seed=1).numpy() / 8**0.5, np.random.default_rng(2).uniform(0.3, 1.0, n)
+    risk = cp.norm(cp.hstack([F @ x, cp.multiply(d, x)])) <= 3 / n**0.5
+    layer = CvxpyLayer(cp.Problem(cp.Maximize(mean @ x), [cp.sum(x) == 1, x >= 0, risk]), [mean], [x])
+    solution = layer.solve(0.3 * draw(16, n))
+    assert solution.converged.all()
+    assert solution.steps.max() < 25
+
+
 @pytest.mark.parametrize("make", [risk_cone, second_order])
 def test_the_exact_gradient(make: Callable[..., Problem]) -> None:
     problem, parameters, variables, values = make(1)

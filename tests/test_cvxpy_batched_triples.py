@@ -100,6 +100,19 @@ def test_random_programs_agree_with_clarabel() -> None:
         assert torch.allclose(one, other, atol=1e-7), seed
 
 
+def test_larger_power_cones_become_several() -> None:
+    x, t, price = cp.Variable(4), cp.Variable(), cp.Parameter(4, nonneg=True)
+    shares = np.array([0.1, 0.2, 0.3, 0.4])
+    problem = cp.Problem(cp.Maximize(t), [cp.PowConeND(x, t, shares), price @ x <= 1])
+    layer = CvxpyLayer(problem, [price], [x])
+    prices = (0.5 + draw(9, 4).abs()).requires_grad_()
+    (bought,) = layer(prices)
+    # Of a budget of one, each good gets its share.
+    assert torch.allclose(bought * prices, torch.as_tensor(shares).expand(9, 4), atol=1e-8)
+    (gradient,) = torch.autograd.grad(bought.sum(), prices)
+    assert torch.allclose(gradient, -torch.as_tensor(shares) / prices**2, atol=1e-7)
+
+
 def test_infeasible_and_unbounded_samples_are_told_apart() -> None:
     x, low, c = cp.Variable(3), cp.Parameter(), cp.Parameter(3)
     rows = [cp.PowCone3D(x[0], x[1], x[2], 0.5), x[2] >= low, x[0] <= 1, x[1] <= 4]

@@ -14,7 +14,7 @@ import scipy.sparse as sp
 from jaxtyping import Float
 
 import implicit_l2o as il2o
-from implicit_l2o.interop.cvxpy.extra import cvxpy_module, sparse_values
+from implicit_l2o.interop.cvxpy.extra import cvxpy_module, sparse_values, three_dimensional
 from implicit_l2o.interop.cvxpy.places import Kept, Place, dual_place, kept_of, primal_place
 
 
@@ -134,13 +134,11 @@ def canonicalise(
         cvxpy_module("utilities.scopes").quad_form_dpp_scope() if not gp else contextlib.nullcontext(),
     ):
         data, chain, _ = target.get_problem_data(solver=cp.CLARABEL, canon_backend=backend, verbose=verbose)
+        if data["dims"].pnd:
+            data, chain, _ = target.get_problem_data(solver=three_dimensional(), canon_backend=backend, verbose=verbose)
     program = data[cp.settings.PARAM_PROB]
     if program.lower_bounds is not None or program.upper_bounds is not None or program.dir_cones:
         raise NotImplementedError("CvxpyLayer: this CVXPY keeps bounds outside the cones for Clarabel; use CVXPY 1.9.")
-    if data["dims"].pnd:
-        raise NotImplementedError(
-            "CvxpyLayer has no power cones of more than three dimensions: state them by cvxpy.PowCone3D or geo_mean."
-        )
     ids = {old: new[0] for old, new in chain.compose_var_id_map().items()}
     if any(len(new) > 1 for new in chain.compose_var_id_map().values()):
         raise NotImplementedError("CvxpyLayer does not take complex variables.")

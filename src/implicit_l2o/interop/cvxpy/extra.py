@@ -5,7 +5,7 @@ import importlib
 import warnings
 from collections.abc import Iterator
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, ClassVar
 
 
 def require_cvxpy(what: str) -> None:
@@ -26,3 +26,20 @@ def sparse_values() -> Iterator[None]:
 def cvxpy_module(module: str = "") -> Any:
     """CVXPY or a module of it, which type checkers do not know."""
     return importlib.import_module(f"cvxpy.{module}" if module else "cvxpy")
+
+
+def three_dimensional() -> Any:
+    """Clarabel's interface without power cones of more than three dimensions, which CVXPY then makes smaller ones of."""
+    of_clarabel = cvxpy_module("reductions.solvers.conic_solvers.clarabel_conif").CLARABEL
+    left_out = cvxpy_module("constraints").PowConeND
+
+    kept = [kind for kind in of_clarabel.SUPPORTED_CONSTRAINTS if kind is not left_out]
+
+    class ThreeDimensional(of_clarabel):
+        SUPPORTED_CONSTRAINTS: ClassVar[list[Any]] = kept
+
+        def name(self) -> str:
+            """Another one than Clarabel's own, as CVXPY wants it."""
+            return "CLARABEL_3D"
+
+    return ThreeDimensional()

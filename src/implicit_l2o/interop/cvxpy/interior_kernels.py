@@ -198,9 +198,9 @@ def iterate(t, values, q, b, tolerance, share, steps, shift, x, s_, z, taken, wo
             for i in range(m):
                 for s in range(8):
                     right[n + i, s] = fixed[i, s] - (1.0 - sigma[s]) * rest[n + i, s]
-            if corrected:
+            if corrected or size > n + m:
                 refined(t, values, right, d, work)
-            else:  # the predictor says how far to go and what curves: the last digits do not matter
+            else:  # the predictor's last digits do not matter, where no large second-order cone takes away more than these
                 apply_inverse(t, right, d, work, False)
             # ds = -fixed - E dz: the rows of the cones in the product with E alone.
             dz[:] = d[n : n + m]

@@ -91,9 +91,10 @@ class Pattern:
         """Of a factorisation."""
         return float(np.square(np.diff(self.structure.shape.columns).astype(float)).sum()) / 2
 
-    def fits(self, batch: int) -> bool:
-        """Whether the factors of a batch take less than `_ROOM`."""
-        return self.fill * 8 * (batch + -batch % WIDTH) <= _ROOM
+    def parts(self, batch: int) -> list[slice]:
+        """Of a batch, so that the factors of each take less than `_ROOM`; none where those of one chunk take more."""
+        most = int(_ROOM / (8 * max(self.fill, 1))) // WIDTH * WIDTH
+        return [slice(first, min(first + most, batch)) for first in range(0, batch, most)] if most else []
 
     def values(self, programs: ConePrograms) -> Chunks:
         """The entries of P and A, with zeros for E."""

@@ -8,19 +8,19 @@ import torch
 from jaxtyping import Bool
 
 import implicit_l2o as il2o
+from implicit_l2o.interop.cvxpy.chunks import WIDTH
 from implicit_l2o.interop.cvxpy.interior_point import Points
 from implicit_l2o.interop.cvxpy.pattern import Pattern
 from implicit_l2o.interop.cvxpy.polish import project
 from implicit_l2o.interop.cvxpy.program import ConePrograms
 from implicit_l2o.interop.cvxpy.splitting import ConicSplitting
 
-SplittingOf: TypeAlias = Callable[
-    [ConePrograms, float], ConicSplitting
-]  # with a weight; its factors may have been kept
+# With a weight; its factors may have been kept.
+SplittingOf: TypeAlias = Callable[[ConePrograms, float], ConicSplitting]
 
 _ROUNDS = 2
 _WEIGHT = (
-    3.0  # of the first round: of 1, 2, 3, 5, 10 the one with the least steps at worst, on five problems of 200 unknowns
+    3.0  # of the first round: of 1, 2, 3, 5, 10 that of the fewest steps at worst on five problems of 200 unknowns
 )
 _STEPS = 120  # of a round
 _FLAT = 1e-6  # tolerance at which the active set is usually known ...
@@ -40,15 +40,20 @@ def pays(pattern: Pattern, programs: ConePrograms) -> bool:
 
     So a splitting that does not get there costs no more than what is tried next.
     """
-    factors = _FACTORS * len(programs) * pattern.multiplications * _MULTIPLICATION
+    factors = _FACTORS * _padded(programs) * pattern.multiplications * _MULTIPLICATION
     return programs.shared and _ROUNDS * _STEPS * _step_of(programs) < factors
 
 
 def avoids_factors(programs: ConePrograms) -> bool:
     """Whether GMRES on the map takes less than one factor, because of the dense blocks of large semidefinite cones."""
     multiplications = sum((k * (k + 1) // 2) ** 3 / 6 for k in programs.cones.semidefinite)
-    factor = _ASSEMBLED * len(programs) * multiplications * _MULTIPLICATION
+    factor = _ASSEMBLED * _padded(programs) * multiplications * _MULTIPLICATION
     return programs.shared and _KRYLOV * _step_of(programs) < factor
+
+
+def _padded(programs: ConePrograms) -> int:
+    """Samples with those that fill the last chunk."""
+    return len(programs) + -len(programs) % WIDTH
 
 
 def _step_of(programs: ConePrograms) -> float:

@@ -6,7 +6,7 @@ Every mode turns the cotangents of `x` and `y` into two vectors `(a, c)`. Those 
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -85,8 +85,26 @@ class ExactRule(AbstractRule):
         self, top: Float[np.ndarray, "B n"], bottom: Float[np.ndarray, "B m"], *, transposed: bool
     ) -> tuple[Float[np.ndarray, "B n"], Float[np.ndarray, "B m"], Float[np.ndarray, " B"]]:
         """The equations of `kkt`, and their residuals."""
-        kkt = self._batched() if self.kkt is None else self.kkt
-        if kkt is None or isinstance(kkt, KKT):
+        if self.kkt is not None:
+            return self._by(self.kkt, top, bottom, transposed)
+        pattern = pattern_of(self.programs.canonical)
+        parts = pattern.parts(len(top)) if pattern is not None and self.programs.canonical.m else []
+        if pattern is None or not parts:
+            return KKT.at(self.programs, self.w).solve(top, bottom, transposed=transposed)
+        from implicit_l2o.interop.cvxpy.chunked import Chunked  # which compiles
+
+        found = []
+        for part in parts:
+            own = replace(self, programs=self.programs.take(np.arange(part.start, part.stop)), w=self.w[part])
+            kkt = Chunked.at(pattern, own.programs, own.w, None)
+            found.append(own._by(kkt, top[part], bottom[part], transposed))
+        a, c, residual = (np.concatenate(each) for each in zip(*found, strict=True))
+        return a, c, residual
+
+    def _by(
+        self, kkt: "KKT | Chunked", top: np.ndarray, bottom: np.ndarray, transposed: bool
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        if isinstance(kkt, KKT):
             return KKT.at(self.programs, self.w, kkt).solve(top, bottom, transposed=transposed)
         a, c, residual = kkt.at(kkt.pattern, self.programs, self.w, kkt).solve(top, bottom, transposed=transposed)
         open_ = np.flatnonzero(~(residual <= _ENOUGH))
@@ -94,15 +112,6 @@ class ExactRule(AbstractRule):
             one_by_one = KKT.at(self.programs.take(open_), self.w[open_])
             a[open_], c[open_], residual[open_] = one_by_one.solve(top[open_], bottom[open_], transposed=transposed)
         return a, c, residual
-
-    def _batched(self) -> "Chunked | None":
-        """The equations factored eight samples at a time, where that is possible."""
-        pattern = pattern_of(self.programs.canonical)
-        if pattern is None or not self.programs.canonical.m or not pattern.fits(len(self.programs)):
-            return None
-        from implicit_l2o.interop.cvxpy.chunked import Chunked  # which compiles
-
-        return Chunked.at(pattern, self.programs, self.w, None)
 
 
 @dataclass(frozen=True, eq=False)

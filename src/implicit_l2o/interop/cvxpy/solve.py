@@ -82,11 +82,23 @@ class Forward:
             return self._by_krylov(programs, start, splitting_of)
         pattern = pattern_of(programs.canonical) if self.solver in ("auto", "batched") else None
         # Without a constraint there is one linear equation, and chunks of no rows.
-        if pattern is not None and programs.canonical.m and pattern.fits(len(programs)):
-            if self.solver == "auto" and pays(pattern, programs):
-                return self._by_shared_splitting(pattern, programs, rough_points(programs, start, splitting_of)[0])
-            return self._by_chunks(pattern, programs)
-        return self._by_clarabel(programs, and_splitting=self.solver != "clarabel")
+        parts = pattern.parts(len(programs)) if pattern is not None and programs.canonical.m else []
+        if pattern is None or not parts:
+            return self._by_clarabel(programs, and_splitting=self.solver != "clarabel")
+        if len(parts) == 1:
+            return self._by_factors(pattern, programs, start, splitting_of)
+        index = [np.arange(part.start, part.stop) for part in parts]
+        starts = [None if start is None else start.take(part) for part in index]
+        own = (programs.take(part) for part in index)
+        return _joined([self._by_factors(pattern, *each, splitting_of) for each in zip(own, starts, strict=True)])
+
+    def _by_factors(
+        self, pattern: Pattern, programs: ConePrograms, start: Points | None, splitting_of: SplittingOf
+    ) -> Solved:
+        """Factors of every sample, or of all samples at first."""
+        if self.solver == "auto" and pays(pattern, programs):
+            return self._by_shared_splitting(pattern, programs, rough_points(programs, start, splitting_of)[0])
+        return self._by_chunks(pattern, programs)
 
     def _by_shared_splitting(self, pattern: Pattern, programs: ConePrograms, rough: Points) -> Solved:
         """The polish after a splitting with one factor for all samples; what that did not solve goes the other way."""
@@ -219,6 +231,14 @@ def _put(whole: Solved, index: np.ndarray, part: Solved, rows: np.ndarray | slic
         mine[index] = theirs[rows]
     steps[index] += part.points.steps[rows]
     return Solved(Points(x, w, status, steps), residual, whole.kkt)
+
+
+def _joined(parts: list[Solved]) -> Solved:
+    """One batch of several, whose factors are let go."""
+    x, w, status, steps = (
+        np.concatenate([getattr(part.points, name) for part in parts]) for name in ("x", "w", "status", "steps")
+    )
+    return Solved(Points(x, w, status, steps), np.concatenate([part.residual for part in parts]), None)
 
 
 def spread(solved: Solved, good: Int[np.ndarray, " k"], programs: ConePrograms) -> Solved:
