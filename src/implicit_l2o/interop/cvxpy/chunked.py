@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 import implicit_l2o as il2o
 from implicit_l2o.interop.cvxpy import equation_kernels as equations
 from implicit_l2o.interop.cvxpy.bends import AbstractBend, bends_at, derivative_product
-from implicit_l2o.interop.cvxpy.chunks import WIDTH, aligned, from_chunks, to_chunks
+from implicit_l2o.interop.cvxpy.chunks import WIDTH, Chunks, aligned, from_chunks, to_chunks
 from implicit_l2o.interop.cvxpy.interior_kernels import iterate_all
 from implicit_l2o.interop.cvxpy.interior_point import Points
 from implicit_l2o.interop.cvxpy.pattern import Pattern
@@ -30,13 +30,15 @@ _REFINEMENTS = 5
 _ENOUGH = 1e-12
 
 
-def interior_points(pattern: Pattern, programs: ConePrograms) -> Points:
-    """Rough solutions by the interior-point method; CONVERGED, or MAX_STEPS for those that may have none."""
+def interior_points(pattern: Pattern, programs: ConePrograms, values: Chunks) -> Points:
+    """Rough solutions by the interior-point method; CONVERGED, or MAX_STEPS for those that may have none.
+
+    `values` are the entries of the equations; those of E are overwritten.
+    """
     q, b = to_chunks(programs.q), to_chunks(programs.b)
     x, s, z = aligned(*q.shape), aligned(*b.shape), aligned(*b.shape)
     taken = np.zeros((len(q), q.shape[2]), int)
     tolerance, share = _tolerances(programs)
-    values = pattern.values(programs)
     iterate_all(pattern.structure, values, q, b, tolerance, share, _STEPS, pattern.shift, x, s, z, taken)
     count = len(programs)
     steps = taken.reshape(-1)[:count]
@@ -87,7 +89,7 @@ class Chunked:
         programs: ConePrograms,
         w: np.ndarray,
         known: "Chunked | None",
-        values: np.ndarray | None = None,
+        values: Chunks | None = None,
     ) -> "Chunked":
         """Factor the equations at `w`; the factors of `known` are kept where its equations are about the same.
 
@@ -200,11 +202,20 @@ def _norm(x: np.ndarray) -> np.ndarray:
 
 
 def polish(
-    pattern: Pattern, programs: ConePrograms, x: np.ndarray, w: np.ndarray, *, steps: int, goal: Float[np.ndarray, " B"]
+    pattern: Pattern,
+    programs: ConePrograms,
+    values: Chunks,
+    x: np.ndarray,
+    w: np.ndarray,
+    *,
+    steps: int,
+    goal: Float[np.ndarray, " B"],
 ) -> tuple[np.ndarray, np.ndarray, Float[np.ndarray, " B"], Chunked | None]:
-    """Newton steps on the optimality conditions, as in `polish.polish`, of all samples until none gets better."""
+    """Newton steps on the optimality conditions, as in `polish.polish`, of all samples until none gets better.
+
+    `values` are as in `interior_points`.
+    """
     n = pattern.structure.n
-    values = pattern.values(programs)
 
     def residuals(x: np.ndarray, w: np.ndarray) -> np.ndarray:
         s = project(programs.cones, w)

@@ -8,7 +8,7 @@ from implicit_l2o._numba import compiled
 from implicit_l2o.interop.cvxpy.ldl_kernels import Shape, factor, multiply, solve
 from implicit_l2o.interop.cvxpy.room_kernels import room_for
 
-_REFINED = 1e-11  # residual relative to the right-hand side
+_REFINED = 1e-9  # residual relative to the right-hand side
 _REFINEMENTS = 2
 _LEAST = 1e-13  # pivot
 

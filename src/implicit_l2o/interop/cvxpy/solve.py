@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 
 import implicit_l2o as il2o
 from implicit_l2o._numba import has_numba
+from implicit_l2o.interop.cvxpy.chunks import Chunks
 from implicit_l2o.interop.cvxpy.interior_point import Points, check_options, solve_by_clarabel
 from implicit_l2o.interop.cvxpy.kkt import KKT
 from implicit_l2o.interop.cvxpy.krylov import newton
@@ -103,7 +104,8 @@ class Forward:
     def _by_shared_splitting(self, pattern: Pattern, programs: ConePrograms, rough: Points) -> Solved:
         """The polish after a splitting with one factor for all samples; what that did not solve goes the other way."""
         check_options(self.options)
-        solved = self._polished(pattern, programs, rough, steps=min(self.steps, _FEW))
+        values = pattern.values(programs)
+        solved = self._polished(pattern, programs, values, rough, steps=min(self.steps, _FEW))
         missed = np.flatnonzero(solved.points.status != int(il2o.Status.CONVERGED))
         if not len(missed):
             return solved
@@ -128,20 +130,23 @@ class Forward:
         from implicit_l2o.interop.cvxpy import chunked  # which compiles
 
         check_options(self.options)
-        points = chunked.interior_points(pattern, programs)
-        solved = self._polished(pattern, programs, points, steps=self.steps)
+        values = pattern.values(programs)
+        points = chunked.interior_points(pattern, programs, values)
+        solved = self._polished(pattern, programs, values, points, steps=self.steps)
         missed = np.flatnonzero(solved.points.status != int(il2o.Status.CONVERGED))
         if not len(missed):
             return solved
         return _put(solved, missed, self._by_clarabel(programs.take(missed), and_splitting=True))
 
-    def _polished(self, pattern: Pattern, programs: ConePrograms, points: Points, *, steps: int) -> Solved:
+    def _polished(
+        self, pattern: Pattern, programs: ConePrograms, values: Chunks, points: Points, *, steps: int
+    ) -> Solved:
         """CONVERGED where the optimality conditions hold, MAX_STEPS elsewhere."""
         from implicit_l2o.interop.cvxpy import chunked  # which compiles
 
         x, w = (np.where(np.isfinite(part), part, 0.0) for part in (points.x, points.w))
         scale = sizes(programs, replace(points, x=x, w=w))
-        x, w, found, kkt = chunked.polish(pattern, programs, x, w, steps=steps, goal=_GOAL * scale)
+        x, w, found, kkt = chunked.polish(pattern, programs, values, x, w, steps=steps, goal=_GOAL * scale)
         status = _judged(programs, points.status, found, scale)
         return Solved(Points(x, w, status, points.steps), found / scale, kkt)
 
