@@ -233,6 +233,43 @@ def test_an_infeasible_sample_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -
     assert torch.allclose(gradient, torch.tensor([[1.0, 1.0], [0.0, 0.0], [1.0, 1.0]], dtype=f64), atol=1e-8)
 
 
+@CASES
+@pytest.mark.bad_input
+@pytest.mark.parametrize("solver", ["auto", "batched", "clarabel", "splitting"])
+def test_a_batch_of_nothing_but_nan(make: Callable[[], Made], solver: str) -> None:
+    problem, parameters, variables, values = make()
+    layer = CvxpyLayer(problem, parameters, variables, solver=solver, on_failure="ignore")
+    own = torch.full_like(values(2)[0], float("nan")).requires_grad_()
+    solution = layer.solve(own)
+    assert (solution.status == int(il2o.Status.NONFINITE)).all()
+    (gradient,) = torch.autograd.grad(solution.variables[0].sum(), own)
+    assert not solution.variables[0].any()
+    assert not gradient.any()
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("make", [bounded, correlation])
+@pytest.mark.parametrize("solver", ["auto", "clarabel"])
+def test_large_numbers_are_not_called_infeasible(make: Callable[[], Made], solver: str) -> None:
+    """As Clarabel does when costs and right-hand sides are large beside the rest of the problem."""
+    problem, parameters, variables, values = make()
+    (value,) = (1e4 * v for v in values(3))
+    solution = CvxpyLayer(problem, parameters, variables, solver=solver).solve(value)
+    assert solution.converged.all()
+    expected = CvxpyLayer(problem, parameters, variables, solver="splitting")(value)[0]
+    assert torch.allclose(solution.variables[0], expected, atol=1e-6)
+
+
+@pytest.mark.bad_input
+def test_large_numbers_of_infeasible_problems() -> None:
+    x, low = cp.Variable(2), cp.Parameter(2)
+    layer = CvxpyLayer(
+        cp.Problem(cp.Minimize(cp.sum_squares(x)), [x >= low, cp.sum(x) <= 1]), [low], [x], on_failure="ignore"
+    )
+    lows = torch.tensor([[1e6, 1e6], [-1e6, -1e6]], dtype=f64)
+    assert layer.solve(lows).status.tolist() == [int(il2o.Status.INFEASIBLE), int(il2o.Status.CONVERGED)]
+
+
 def test_it_pays_for_large_shared_matrices_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     programs = programs_of(bounded, 8)
     own = replace(programs, Ab=programs.Ab * np.linspace(1.0, 2.0, 8)[:, None])

@@ -12,6 +12,8 @@ from jaxtyping import Float
 import implicit_l2o as il2o
 from implicit_l2o.interop.cvxpy.program import ConePrograms
 
+_LARGE = 1e3  # of entries of q and b, above which they are scaled
+
 _STATUS = {
     "Solved": il2o.Status.CONVERGED,
     "AlmostSolved": il2o.Status.MAX_STEPS,
@@ -52,10 +54,13 @@ def solve_by_clarabel(programs: ConePrograms, options: dict[str, Any], workers: 
     cones = _cones(programs.cones)
 
     def one(sample: int) -> tuple[np.ndarray, np.ndarray, int, int]:
-        P, A = programs.quadratic(sample, upper=True), programs.A(sample)
-        solution = _clarabel().DefaultSolver(P, programs.q[sample], A, programs.b[sample], cones, settings).solve()
+        P, A, q, b = programs.quadratic(sample, upper=True), programs.A(sample), programs.q[sample], programs.b[sample]
+        # Solutions grow with q and b. Where these are large, Clarabel's tests call feasible problems infeasible.
+        size = max(np.abs(q).max(initial=0.0), np.abs(b).max(initial=0.0))
+        unit = size if size > _LARGE else 1.0
+        solution = _clarabel().DefaultSolver(P, q / unit, A, b / unit, cones, settings).solve()
         status = _STATUS.get(str(solution.status), il2o.Status.MAX_STEPS)
-        x, w = np.array(solution.x), np.array(solution.s) - np.array(solution.z)
+        x, w = unit * np.array(solution.x), unit * (np.array(solution.s) - np.array(solution.z))
         return x, w, int(status), int(solution.iterations)
 
     workers = torch.get_num_threads() if workers is None else workers

@@ -77,6 +77,9 @@ class Forward:
         splitting_of: SplittingOf,
     ) -> Solved:
         """Solve, all numbers being finite; `splitting_of` gives one with a weight, maybe with factors it has kept."""
+        if not len(programs):  # every sample had a NaN
+            x, w = np.zeros((0, programs.canonical.n)), np.zeros((0, programs.canonical.m))
+            return Solved(Points(x, w, np.zeros(0, int), np.zeros(0, int)), np.zeros(0), None)
         if self.solver == "splitting":
             return self._by_splitting(programs, start)
         if self.solver == "auto" and has_numba() and avoids_factors(programs):
