@@ -23,7 +23,7 @@ from implicit_l2o.interop.cvxpy.pattern import pattern_of  # noqa: E402
 from implicit_l2o.interop.cvxpy.program import ConePrograms  # noqa: E402
 from implicit_l2o.interop.cvxpy.shared_factor import SharedFactor  # noqa: E402
 from implicit_l2o.interop.cvxpy.solve import Forward  # noqa: E402
-from implicit_l2o.interop.cvxpy.splitting import weights  # noqa: E402
+from implicit_l2o.interop.cvxpy.splitting import ConicSplitting, weights  # noqa: E402
 
 f64 = torch.float64
 Made = tuple[Any, list[Any], list[Any], Callable[[int], list[Tensor]]]
@@ -291,6 +291,34 @@ def test_factors_are_kept_while_the_matrices_stay(monkeypatch: pytest.MonkeyPatc
     assert set(kept) == {1.0, rounds._WEIGHT}
     layer(*(value + 1.0 for value in own))[0].sum().backward()
     assert all(layer._splittings[step][1].factor is factor for step, factor in kept.items())
+
+
+def test_factors_of_balanced_weights_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They follow from the data: a training would otherwise gather one factor a batch."""
+    monkeypatch.setattr(solve_module, "pays", lambda pattern, programs: True)
+    monkeypatch.setattr(rounds, "_STEPS", 10)
+    monkeypatch.setattr(rounds, "_UNBALANCED", 1.0)
+    made, of = [], ConicSplitting.of
+    monkeypatch.setattr(
+        rounds.ConicSplitting, "of", lambda programs, step: made.append(step) or of(programs, step=step)
+    )
+    problem, parameters, variables, values = bounded()
+    layer = CvxpyLayer(problem, parameters, variables)
+    for scale in (1.0, 2.0, 3.0):
+        assert layer.solve(*(scale * value for value in values(3))).converged.all()
+    assert len(set(made)) > 2
+    assert set(layer._splittings) == {rounds._WEIGHT}
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("way", ["pays", "avoids_factors"])
+def test_a_wrong_setting_is_refused_before_any_work(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(solve_module, way, lambda *args: True)
+    monkeypatch.setattr(solve_module, "rough_points", lambda *args: pytest.fail("iterated"))
+    problem, parameters, variables, values = correlation()
+    layer = CvxpyLayer(problem, parameters, variables)
+    with pytest.raises(TypeError, match="unrecognized solver setting 'tolerence'"):
+        layer(*values(3), solver_args={"tolerence": 1e-3})
 
 
 def test_a_warm_start_takes_fewer_steps(monkeypatch: pytest.MonkeyPatch) -> None:

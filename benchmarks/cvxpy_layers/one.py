@@ -35,7 +35,6 @@ def main() -> None:
     warnings.simplefilter("ignore")
     standard = PROBLEMS[arguments.problem](arguments.size)
     values = [value.requires_grad_() for value in standard.values(arguments.batch)]
-    parameters = standard.parameters
     layer = CvxpyLayer(standard.problem, standard.parameters, standard.variables, on_failure="ignore")
     reference = layer.solve(*(value.detach() for value in values))
     weights = torch.randn(reference.variables[0].shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
@@ -57,10 +56,7 @@ def main() -> None:
                 if name not in built:
                     start = time.process_time()
                     built[name] = build(standard)
-                    # A first call is analysis of the problem as well; it has one sample.
-                    built[name](
-                        *(v[:1] if v.ndim > len(p.shape) else v for v, p in zip(values, parameters, strict=True))
-                    )
+                    built[name](*_first_sample(standard, values))  # a first call is analysis as well
                     _say({"method": name, "setup": time.process_time() - start})
                 start = time.process_time()
                 x = built[name](*values)
@@ -82,6 +78,12 @@ def main() -> None:
                 }
             )
     _say({"facts": {"agreement_with_cvxpy": agreement(standard, values, reference)}})
+
+
+def _first_sample(standard: Standard, values: list[torch.Tensor]) -> list[torch.Tensor]:
+    """As a batch of one."""
+    pairs = zip(values, standard.parameters, strict=True)
+    return [value[:1] if value.ndim > len(parameter.shape) else value for value, parameter in pairs]
 
 
 def direction_like(like: torch.Tensor) -> torch.Tensor:

@@ -18,9 +18,7 @@ from implicit_l2o.interop.cvxpy.program import ConePrograms
 from implicit_l2o.interop.cvxpy.rules import AbstractRule, Product, SplittingRule, Term, derivative
 from implicit_l2o.interop.cvxpy.splitting import ConicSplitting
 
-_FORWARD = il2o.GMRES(
-    rtol=1e-6, max_steps=60
-)  # a Newton step makes a residual smaller by about that, and then comes another
+_FORWARD = il2o.GMRES(rtol=1e-6, max_steps=60)  # of a Newton step, after which comes another one
 _ADJOINT = il2o.GMRES(rtol=1e-9, restart=60, max_steps=300)
 _ENOUGH = 1e-7  # residual of the adjoint relative to the cotangent, above which it is factored after all
 

@@ -83,8 +83,9 @@ def rough_points(
             break
         growth = balance(programs, x, w, open_)
         if not 1 / _UNBALANCED < growth < _UNBALANCED:
+            # Not by `splitting_of`: a weight that follows from the data does not come back, and its factors take room.
             weight *= growth
-            splitting = splitting_of(programs, weight)
+            splitting = ConicSplitting.of(programs, step=weight)
     status = np.where(open_, int(il2o.Status.MAX_STEPS), int(il2o.Status.CONVERGED))
     return Points(x, w, status, steps), splitting
 

@@ -70,13 +70,10 @@ class Forward:
     max_steps: int = 500
     accelerated: bool = True
 
-    def __call__(
-        self,
-        programs: ConePrograms,
-        start: Points | None,
-        splitting_of: SplittingOf,
-    ) -> Solved:
+    def __call__(self, programs: ConePrograms, start: Points | None, splitting_of: SplittingOf) -> Solved:
         """Solve, all numbers being finite; `splitting_of` gives one with a weight, maybe with factors it has kept."""
+        if self.solver != "splitting":
+            check_options(self.options)
         if not len(programs):  # every sample had a NaN
             x, w = np.zeros((0, programs.canonical.n)), np.zeros((0, programs.canonical.m))
             return Solved(Points(x, w, np.zeros(0, int), np.zeros(0, int)), np.zeros(0), None)
@@ -106,7 +103,6 @@ class Forward:
 
     def _by_shared_splitting(self, pattern: Pattern, programs: ConePrograms, rough: Points) -> Solved:
         """The polish after a splitting with one factor for all samples; what that did not solve goes the other way."""
-        check_options(self.options)
         values = pattern.values(programs)
         solved = self._polished(pattern, programs, values, rough, steps=min(self.steps, _FEW))
         missed = np.flatnonzero(solved.points.status != int(il2o.Status.CONVERGED))
@@ -116,7 +112,6 @@ class Forward:
 
     def _by_krylov(self, programs: ConePrograms, start: Points | None, splitting_of: SplittingOf) -> Solved:
         """The splitting, and Newton steps by GMRES; Clarabel for those that were not solved."""
-        check_options(self.options)
         points, splitting = rough_points(programs, start, splitting_of)
         x, w = (np.where(np.isfinite(part), part, 0.0) for part in (points.x, points.w))
         scale = sizes(programs, replace(points, x=x, w=w))
@@ -132,7 +127,6 @@ class Forward:
         """Eight samples at a time; those that are not solved to the goal of the polish go to Clarabel."""
         from implicit_l2o.interop.cvxpy import chunked  # which compiles
 
-        check_options(self.options)
         values = pattern.values(programs)
         points = chunked.interior_points(pattern, programs, values)
         solved = self._polished(pattern, programs, values, points, steps=self.steps)
