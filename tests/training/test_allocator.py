@@ -13,7 +13,7 @@ FAULTS = """
 import json, resource, sys, torch
 from implicit_l2o.training import keep_freed_memory
 kept = keep_freed_memory() if sys.argv[1] == "keep" else None
-x = torch.ones(64, 2**16)  # 16 MiB
+x = torch.ones(256, 2**16)  # 64 MiB: above the largest block that glibc keeps by itself
 for _ in range(3):
     y = x + x
     del y
@@ -26,7 +26,7 @@ print(json.dumps([kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - bef
 
 
 def page_faults(choice: str, **environment: str) -> tuple[bool | None, int]:
-    """What the setting returned, and the pages that twenty temporaries of 16 MiB asked the system for."""
+    """What the setting returned, and the pages that twenty temporaries of 64 MiB asked the system for."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
     found = subprocess.run(
         [sys.executable, "-c", FAULTS, choice], capture_output=True, text=True, check=True, env=clean | environment
@@ -36,11 +36,12 @@ def page_faults(choice: str, **environment: str) -> tuple[bool | None, int]:
 
 
 def test_large_temporaries_take_no_fresh_pages():
-    # The least of three: on a busy machine the system takes pages back and the process asks for them again.
+    # The heap may still grow by a block or two where a small allocation has split the free one, which depends on addresses
+    # drawn at random (one process of four). The least of three: a busy machine takes pages back, to be asked for again.
     measured = [page_faults("keep") for _ in range(3)]
     if not measured[0][0]:
         pytest.skip("the C library has no mallopt")
-    assert min(faults for _, faults in measured) < 100 < page_faults("leave", MALLOC_MMAP_THRESHOLD_="131072")[1]
+    assert min(faults for _, faults in measured) < page_faults("leave")[1] / 5
 
 
 def test_a_user_who_has_set_the_allocator_is_left_alone():
