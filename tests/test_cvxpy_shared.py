@@ -1,6 +1,7 @@
 """The splitting with one factor for all samples, which CVXPY layers take before factors of every sample get large."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -15,9 +16,10 @@ import implicit_l2o as il2o
 cp = pytest.importorskip("cvxpy", reason="cvxpy is in the extra 'cvxpy'")
 pytest.importorskip("numba", reason="numba is in the extra 'cvxpy'")
 
-from implicit_l2o.interop.cvxpy import CvxpyLayer, krylov, rounds  # noqa: E402
+from implicit_l2o.interop.cvxpy import CvxpyLayer, compact, krylov, rounds  # noqa: E402
 from implicit_l2o.interop.cvxpy import ldl_kernels as ldl  # noqa: E402
 from implicit_l2o.interop.cvxpy import solve as solve_module  # noqa: E402
+from implicit_l2o.interop.cvxpy.compact import CompactSplitting  # noqa: E402
 from implicit_l2o.interop.cvxpy.kkt import KKT  # noqa: E402
 from implicit_l2o.interop.cvxpy.pattern import pattern_of  # noqa: E402
 from implicit_l2o.interop.cvxpy.program import ConePrograms  # noqa: E402
@@ -146,6 +148,53 @@ def test_answers_and_gradients_are_those_of_the_batched_method(
         assert torch.allclose(one, other, rtol=1e-6, atol=1e-8)
 
 
+@CASES
+def test_a_fixed_point_of_the_compact_map_is_a_solution(make: Callable[[], Made]) -> None:
+    problem, parameters, variables, values = make()
+    layer = CvxpyLayer(problem, parameters, variables, solver="batched")
+    layer(*values(3))
+    assert layer._last is not None
+    programs, points = layer._last
+    splitting = CompactSplitting.of(programs, step=2.0)
+    v = splitting.lift(torch.as_tensor(points.w))
+    assert torch.allclose(splitting(v), v, atol=1e-7)
+    x, w = splitting.point(v)
+    assert torch.allclose(x, torch.as_tensor(points.x), atol=1e-6)
+    assert torch.allclose(w, torch.as_tensor(points.w), atol=1e-6)
+
+
+@CASES
+def test_products_with_the_derivative_of_the_compact_map(make: Callable[[], Made]) -> None:
+    """Against central differences, and the transposed ones against these."""
+    splitting = CompactSplitting.of(programs_of(make, 3), step=2.0)
+    v, u, g = (draw(3, splitting.cones.size, seed=seed) for seed in (7, 8, 9))
+    D = krylov.derivative_at(splitting, v)
+    ahead, back = krylov.push_forward(splitting, D, u), krylov.pull_back(splitting, D, g)
+    h = 1e-6
+    slope = (splitting(v + h * u) - splitting(v - h * u)) / (2 * h)
+    assert torch.allclose(ahead, slope, rtol=1e-5, atol=1e-6)
+    assert torch.allclose((g * ahead).sum(1), (back * u).sum(1), rtol=1e-9)
+
+
+def test_the_residual_of_an_adjoint_by_gmres_is_that_of_the_optimality_conditions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not that of the regularised equations, which GMRES solves: a coarse regularisation shows."""
+    problem, parameters, variables, values = correlation()
+    monkeypatch.setattr(solve_module, "avoids_factors", lambda programs: True)
+    monkeypatch.setattr(krylov, "_ENOUGH", torch.inf)
+    found = []
+    for firm, told in ((1e-6, nullcontext()), (1e-1, pytest.warns(il2o.ConvergenceWarning, match="have no solution"))):
+        monkeypatch.setattr(compact, "_FIRM", firm)
+        own = values(3)[0].requires_grad_()
+        solution = CvxpyLayer(problem, parameters, variables).solve(own)
+        with told:
+            torch.autograd.grad(solution.variables[0][:, 0].square().sum(), own)
+        assert solution.gradient.residual is not None
+        found.append(float(solution.gradient.residual.max()))
+    assert found[0] < 1e-7 < 1e-5 < found[1]
+
+
 def test_what_the_splitting_does_not_solve_goes_the_other_way(monkeypatch: pytest.MonkeyPatch) -> None:
     problem, parameters, variables, values = bounded()
     expected = CvxpyLayer(problem, parameters, variables)(*values(4))[0]
@@ -188,7 +237,7 @@ def test_what_newton_by_gmres_does_not_solve_goes_to_clarabel(monkeypatch: pytes
         return clarabel(self, programs, and_splitting=and_splitting)
 
     monkeypatch.setattr(solve_module, "avoids_factors", lambda programs: True)
-    monkeypatch.setattr(solve_module, "newton", partly)
+    monkeypatch.setattr(krylov, "newton", partly)
     monkeypatch.setattr(Forward, "_by_clarabel", by_clarabel)
     solution = CvxpyLayer(problem, parameters, variables).solve(*values(4))
     assert asked == [1]
@@ -287,10 +336,10 @@ def test_factors_are_kept_while_the_matrices_stay(monkeypatch: pytest.MonkeyPatc
     layer = CvxpyLayer(problem, parameters, variables, backward=il2o.JFB())
     own = [value.requires_grad_() for value in values(3)]
     layer(*own)[0].sum().backward()
-    kept = {step: splitting.factor for step, (_, splitting) in layer._splittings.items()}
-    assert set(kept) == {1.0, rounds._WEIGHT}
+    kept = {key: splitting.factor for key, (_, splitting) in layer._splittings.known.items()}
+    assert set(kept) == {(ConicSplitting, 1.0), (CompactSplitting, rounds._WEIGHT)}
     layer(*(value + 1.0 for value in own))[0].sum().backward()
-    assert all(layer._splittings[step][1].factor is factor for step, factor in kept.items())
+    assert all(layer._splittings.known[key][1].factor is factor for key, factor in kept.items())
 
 
 def test_factors_of_balanced_weights_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,16 +347,14 @@ def test_factors_of_balanced_weights_are_not_kept(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(solve_module, "pays", lambda pattern, programs: True)
     monkeypatch.setattr(rounds, "_STEPS", 10)
     monkeypatch.setattr(rounds, "_UNBALANCED", 1.0)
-    made, of = [], ConicSplitting.of
-    monkeypatch.setattr(
-        rounds.ConicSplitting, "of", lambda programs, step: made.append(step) or of(programs, step=step)
-    )
+    made, of = [], CompactSplitting.of
+    monkeypatch.setattr(CompactSplitting, "of", lambda programs, step: made.append(step) or of(programs, step=step))
     problem, parameters, variables, values = bounded()
     layer = CvxpyLayer(problem, parameters, variables)
     for scale in (1.0, 2.0, 3.0):
         assert layer.solve(*(scale * value for value in values(3))).converged.all()
     assert len(set(made)) > 2
-    assert set(layer._splittings) == {rounds._WEIGHT}
+    assert set(layer._splittings.known) == {(CompactSplitting, rounds._WEIGHT)}
 
 
 @pytest.mark.bad_input

@@ -4,6 +4,7 @@ The block of a semidefinite cone of order k is dense in the optimality condition
 vector is four products of matrices of order k.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,11 +13,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 import implicit_l2o as il2o
+from implicit_l2o.interop.cvxpy.compact import CompactSplitting
 from implicit_l2o.interop.cvxpy.kkt import KKT
 from implicit_l2o.interop.cvxpy.polish import project
 from implicit_l2o.interop.cvxpy.program import ConePrograms
-from implicit_l2o.interop.cvxpy.rules import AbstractRule, Product, SplittingRule, Term, derivative
-from implicit_l2o.interop.cvxpy.splitting import ConicSplitting
+from implicit_l2o.interop.cvxpy.rules import AbstractRule, Product, Term, derivative
 
 _FORWARD = il2o.GMRES(rtol=1e-6, max_steps=60)  # of a Newton step, after which comes another one
 _ADJOINT = il2o.GMRES(rtol=1e-9, restart=60, max_steps=300)
@@ -26,7 +27,7 @@ _ENOUGH = 1e-7  # residual of the adjoint relative to the cotangent, above which
 @torch.no_grad()
 def newton(
     programs: ConePrograms,
-    splitting: ConicSplitting,
+    splitting: CompactSplitting,
     x: np.ndarray,
     w: np.ndarray,
     *,
@@ -37,38 +38,48 @@ def newton(
 
     A point solves the program whose data are away by its residuals; a step is the derivative of the fixed point in these.
     """
-    n = x.shape[1]
+    zero = programs.cones.zero
     best_x, best_w, best = x, w, np.full(len(x), np.inf)
     for step in range(steps + 1):
-        top, bottom = (torch.as_tensor(part) for part in programs.residuals(x, w, project(programs, w)))
-        size = torch.sqrt(top.square().sum(1) + bottom.square().sum(1)).numpy()
+        rest = torch.as_tensor(np.concatenate(programs.residuals(x, w, project(programs, w)), 1))
+        size = rest.norm(dim=1).numpy()
         better = size < best
         best_x, best_w = np.where(better[:, None], x, best_x), np.where(better[:, None], w, best_w)
         best = np.where(better, size, best)
         if step == steps or not (better & (best > goal)).any():
             break
-        z = splitting.lift(torch.as_tensor(x), torch.as_tensor(w))
-        D = derivative(programs.cones, z[:, n:].numpy())
-        open_ = torch.as_tensor(best > goal)[:, None]
-        right = torch.where(open_, _moved(splitting, top, bottom), 0.0)
-        dz = _FORWARD.solve(lambda u, D=D: u - push_forward(splitting, D, u), right).u
-        x, w = (part.numpy() for part in splitting.point(z + dz))
+        rest = torch.where(torch.as_tensor(best > goal)[:, None], -rest, 0.0)
+        v = splitting.lift(torch.as_tensor(w))
+        D = derivative_at(splitting, v)
+        right = -splitting.answer(rest, torch.zeros_like(v))[1][:, zero:] / splitting.rho
+        dv = _FORWARD.solve(lambda u, D=D: u - push_forward(splitting, D, u), right).u
+        dx, dy = splitting.answer(rest, dv - 2 * D(dv))
+        v = v + dv
+        x = x + dx.numpy()
+        equations, others = w[:, :zero] - dy[:, :zero].numpy(), splitting.slacks(v, splitting.cones.project(v)).numpy()
+        w = np.concatenate([equations, others], 1)
     return best_x, best_w, best
 
 
-def push_forward(s: ConicSplitting, D: Product, u: Float[Tensor, "B latent"]) -> Float[Tensor, "B latent"]:
-    """`dT/dz u`."""
-    n = s.q.shape[1]
-    dx, dv = u[:, :n], u[:, n:]
-    ds = torch.as_tensor(D(dv.numpy()))
-    ahead = s.factor.solve(s.sigma * dx + s.factor.multiply_transposed(s.rho * (dv - 2 * ds)))
-    return torch.cat([ahead, dv - s.factor.multiply(ahead) - ds], 1)
+Linear = Callable[[Tensor], Tensor]
 
 
-def _moved(s: ConicSplitting, top: Tensor, bottom: Tensor) -> Tensor:
-    """How `T` moves when q grows by `top` and b falls by `bottom`."""
-    ahead = s.factor.solve(-top - s.factor.multiply_transposed(s.rho * bottom))
-    return torch.cat([ahead, -bottom - s.factor.multiply(ahead)], 1)
+def derivative_at(splitting: CompactSplitting, v: Float[Tensor, "B k"]) -> Linear:
+    """The product with that of the projection, which is symmetric."""
+    D = derivative(splitting.cones, v.numpy())
+    return lambda u: torch.as_tensor(D(u.numpy()))
+
+
+def push_forward(s: CompactSplitting, D: Linear, u: Float[Tensor, "B k"]) -> Float[Tensor, "B k"]:
+    """`dT/dv u`."""
+    ds = D(u)
+    return ds - s.respond(u - 2 * ds) / s.rho
+
+
+def pull_back(s: CompactSplitting, D: Linear, u: Float[Tensor, "B k"]) -> Float[Tensor, "B k"]:
+    """`u dT/dv`."""
+    ahead = -s.respond(u / s.rho)
+    return D(u - 2 * ahead) + ahead
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,20 +87,39 @@ class KrylovRule(AbstractRule):
     """The implicit function theorem on the splitting map, by GMRES; by factors for the samples where that stalls."""
 
     programs: ConePrograms
-    splitting: ConicSplitting
-    x: Float[np.ndarray, "B n"]
+    splitting: CompactSplitting
     w: Float[np.ndarray, "B m"]
 
+    @torch.no_grad()
     def __call__(
         self, of_x: Float[np.ndarray, "B n"], of_y: Float[np.ndarray, "B m"]
     ) -> tuple[list[Term], Float[np.ndarray, " B"]]:
         """Solve the adjoint equation."""
-        z = self.splitting.lift(torch.as_tensor(self.x), torch.as_tensor(self.w))
-        (term,), residual = SplittingRule(self.splitting, z, il2o.Implicit(_ADJOINT))(of_x, of_y)
+        s, zero = self.splitting, self.programs.cones.zero
+        v = s.lift(torch.as_tensor(self.w))
+        D = derivative_at(s, v)
+        # Of x, of the multipliers of the equations, and of those of the rest, which are R (s - v).
+        direct = torch.as_tensor(np.concatenate([of_x, of_y[:, :zero], np.zeros_like(of_y[:, zero:])], 1))
+        ahead = s.answer(direct, torch.zeros_like(v))[1][:, zero:]
+        of_rest = torch.as_tensor(of_y[:, zero:]) * s.rho
+        cotangent = ahead - of_rest + D(of_rest - 2 * ahead)
+        solve = _ADJOINT.solve(lambda u: u - pull_back(s, D, u), cotangent)
+        a, c = (part.numpy() for part in s.answer(direct, -solve.u / s.rho))
+        bend = derivative(self.programs.cones, self.w)
+        bent = bend(of_y) - of_y
+        residual = self._residual(bend, a, c, of_x, bent)
         open_ = np.flatnonzero(~(residual <= _ENOUGH))
         if len(open_):
-            D = derivative(self.programs.cones, self.w)
             own = KKT.at(self.programs.take(open_), self.w[open_])
-            bent = (D(of_y) - of_y)[open_]
-            term.a[open_], term.c[open_], residual[open_] = own.solve(of_x[open_], bent, transposed=True)
-        return [term], residual
+            a[open_], c[open_], residual[open_] = own.solve(of_x[open_], bent[open_], transposed=True)
+        return [Term(a, c)], residual
+
+    def _residual(
+        self, bend: Product, a: np.ndarray, c: np.ndarray, top: np.ndarray, bottom: np.ndarray
+    ) -> Float[np.ndarray, " B"]:
+        """That of the equations of `kkt`, which know nothing of the regularised factor, relative to the right-hand side."""
+        p = self.programs
+        Aa = p.multiply(a)
+        rest = np.concatenate([p.curvature(a) + p.multiply_transposed(c) - top, bend(Aa + c) - Aa - bottom], 1)
+        size = np.sqrt(np.square(top).sum(1) + np.square(bottom).sum(1))
+        return np.sqrt(np.square(rest).sum(1)) / np.maximum(size, np.finfo(float).tiny)

@@ -20,12 +20,12 @@ from implicit_l2o.interop.cvxpy.certificates import certificates_of
 from implicit_l2o.interop.cvxpy.differentiated import Attached, Differentiated, ZeroWatch
 from implicit_l2o.interop.cvxpy.extra import require_cvxpy
 from implicit_l2o.interop.cvxpy.interior_point import Points, check_options
+from implicit_l2o.interop.cvxpy.kept import KeptSplittings
 from implicit_l2o.interop.cvxpy.kkt import KKT
-from implicit_l2o.interop.cvxpy.krylov import KrylovRule
 from implicit_l2o.interop.cvxpy.options import OnFailure, check_options_of_layer, check_solver, solver_named
 from implicit_l2o.interop.cvxpy.polish import project
 from implicit_l2o.interop.cvxpy.program import ConePrograms
-from implicit_l2o.interop.cvxpy.rules import AbstractRule, ExactRule, SplittingRule
+from implicit_l2o.interop.cvxpy.rules import AbstractRule, SplittingRule, exact_rule
 from implicit_l2o.interop.cvxpy.solution import ConicSolution, failed, objectives
 from implicit_l2o.interop.cvxpy.solve import Forward, Solved, spread
 from implicit_l2o.interop.cvxpy.splitting import ConicSplitting
@@ -34,6 +34,7 @@ from implicit_l2o.interop.cvxpy.values import check_values, dense
 
 if TYPE_CHECKING:  # it compiles, and needs numba
     from implicit_l2o.interop.cvxpy.chunked import Chunked
+    from implicit_l2o.interop.cvxpy.compact import CompactSplitting
 
 
 @final
@@ -130,7 +131,7 @@ class CvxpyLayer(nn.Module):
         check_solver(self.forward_solver, self.backward)
         self._watch = ZeroWatch()
         self._last: tuple[ConePrograms, Points] | None = None
-        self._splittings: dict[float, tuple[ConePrograms, ConicSplitting]] = {}
+        self._splittings = KeptSplittings()
 
     def forward(
         self, *values: Tensor, solver_args: dict[str, Any] | None = None, warm_start: bool = False
@@ -196,7 +197,7 @@ class CvxpyLayer(nn.Module):
         if isinstance(self.backward, il2o.Unrolled):
             solved, unrolling = self._unroll(forward, self.backward, own, start)
         else:
-            solved = forward(own, start, self.splitting)
+            solved = forward(own, start, self._splittings)
         if len(good) < len(programs):
             solved = spread(solved, good, programs)
         self._last = programs, solved.points
@@ -252,34 +253,20 @@ class CvxpyLayer(nn.Module):
         return solution
 
     def _rule(
-        self, programs: ConePrograms, points: Points, kkt: "KKT | Chunked | ConicSplitting | None", lost: np.ndarray
+        self, programs: ConePrograms, points: Points, kkt: "KKT | Chunked | CompactSplitting | None", lost: np.ndarray
     ) -> AbstractRule:
         good = np.flatnonzero(~lost)
         own, w, x = programs, points.w, points.x
         if len(good) < len(programs):
             own, w, x = programs.take(good), w[good], x[good]
         if self.backward == il2o.Implicit():
-            if isinstance(kkt, ConicSplitting):
-                return KrylovRule(own, kkt.with_data(own), x, w)
-            # Batched factors are those of the whole batch.
-            return ExactRule(own, w, kkt if len(own) == len(programs) or isinstance(kkt, KKT) else None)
+            return exact_rule(own, w, kkt, whole=len(own) == len(programs))
         splitting = self.splitting(own)
         return SplittingRule(splitting, splitting.lift(torch.as_tensor(x), torch.as_tensor(w)), self.backward)
 
     def splitting(self, programs: ConePrograms, step: float | None = None) -> ConicSplitting:
-        """The map that the solver iterates, or `JFB`, `Neumann` and `Unrolled` differentiate, with weights `step`.
-
-        Its factors are kept while P and A stay.
-        """
-        step = self.step if step is None else step
-        of, known = self._splittings.get(step, (None, None))
-        if of is not None and known is not None and of.same_matrices(programs):
-            return known.with_data(programs)
-        splitting = ConicSplitting.of(programs, step=step)
-        self._splittings = {key: kept for key, kept in self._splittings.items() if kept[0].same_matrices(programs)}
-        if programs.shared:
-            self._splittings[step] = (programs, splitting)
-        return splitting
+        """The map that the solver iterates, or `JFB`, `Neumann` and `Unrolled` differentiate, with weights `step`."""
+        return self._splittings.of(ConicSplitting, programs, self.step if step is None else step)
 
     def _report(self, solution: ConicSolution) -> None:
         if self.verbose:

@@ -195,24 +195,26 @@ def solve(columns, below, low, diagonal, v):
 
 
 @compiled
-def forward_all(shape, low, order, right, v):
-    """As `forward` up to the tail, with one factor for some chunks; what is missing in `right` is zero."""
+def forward_all(shape, low, order, right, first, v):
+    """As `forward` up to the tail, with one factor for some chunks; rows before `first` and after `right` are zero."""
+    last = first + right.shape[1]
     for c in range(len(v)):
         for i in range(len(order)):
             for s in range(8):
-                v[c, i, s] = right[c, order[i], s] if order[i] < right.shape[1] else 0.0
+                v[c, i, s] = right[c, order[i] - first, s] if first <= order[i] < last else 0.0
         forward(shape.columns, shape.below, low, v[c], shape.tail)
 
 
 @compiled
-def backward_all(shape, low, diagonal, order, v, out):
-    """As `backward` from the tail, and the first unknowns of the solution to `out`."""
+def backward_all(shape, low, diagonal, order, v, first, out):
+    """As `backward` from the tail, and the unknowns of the solution from `first` on to `out`."""
+    last = first + out.shape[1]
     for c in range(len(v)):
         backward(shape.columns, shape.below, low, diagonal, v[c], shape.tail)
         for i in range(len(order)):
-            if order[i] < out.shape[1]:
+            if first <= order[i] < last:
                 for s in range(8):
-                    out[c, order[i], s] = v[c, i, s]
+                    out[c, order[i] - first, s] = v[c, i, s]
 
 
 @compiled

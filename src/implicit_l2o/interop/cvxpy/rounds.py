@@ -1,7 +1,6 @@
 """Rounds of the splitting with other weights, what they say of problems without a solution, and when they pay."""
 
-from collections.abc import Callable
-from typing import TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -10,13 +9,15 @@ from jaxtyping import Bool
 import implicit_l2o as il2o
 from implicit_l2o.interop.cvxpy.chunks import WIDTH
 from implicit_l2o.interop.cvxpy.interior_point import Points
+from implicit_l2o.interop.cvxpy.kept import KeptSplittings
 from implicit_l2o.interop.cvxpy.pattern import Pattern
 from implicit_l2o.interop.cvxpy.polish import project
 from implicit_l2o.interop.cvxpy.program import ConePrograms
 from implicit_l2o.interop.cvxpy.splitting import ConicSplitting
 
-# With a weight; its factors may have been kept.
-SplittingOf: TypeAlias = Callable[[ConePrograms, float], ConicSplitting]
+if TYPE_CHECKING:  # it compiles, and needs numba
+    from implicit_l2o.interop.cvxpy.compact import CompactSplitting
+
 
 _ROUNDS = 2
 _WEIGHT = (
@@ -62,20 +63,22 @@ def _step_of(programs: ConePrograms) -> float:
 
 
 def rough_points(
-    programs: ConePrograms, start: Points | None, splitting_of: SplittingOf
-) -> tuple[Points, ConicSplitting]:
+    programs: ConePrograms, start: Points | None, kept: KeptSplittings
+) -> "tuple[Points, CompactSplitting]":
     """Points near the solutions, CONVERGED, or MAX_STEPS where it did not get there; and the splitting of the last round."""
+    from implicit_l2o.interop.cvxpy.compact import CompactSplitting  # which compiles
+
     cones, batch = programs.cones, len(programs)
     x, w, steps = np.zeros((batch, programs.canonical.n)), np.zeros((batch, programs.canonical.m)), np.zeros(batch, int)
     if start is not None:
         x, w = start.x, start.w
     tolerance = _FLAT if cones.size == cones.zero + cones.nonnegative else _CURVED
-    solver = il2o.Anderson(il2o.Stopping(atol=0.0, rtol=tolerance, max_steps=_STEPS, check_every=10), memory=8)
-    weight, splitting, open_ = _WEIGHT, splitting_of(programs, _WEIGHT), np.ones(batch, bool)
+    solver = il2o.Anderson(il2o.Stopping(atol=0.0, rtol=tolerance, max_steps=_STEPS, check_every=5), memory=8)
+    weight, splitting, open_ = _WEIGHT, kept.of(CompactSplitting, programs, _WEIGHT), np.ones(batch, bool)
     for _ in range(_ROUNDS):
         with torch.no_grad():
-            z0 = splitting.lift(torch.as_tensor(x), torch.as_tensor(w))
-            point = il2o.fixed_point(splitting, z0, solver=solver, on_failure="ignore")
+            v0 = splitting.lift(torch.as_tensor(w))
+            point = il2o.fixed_point(splitting, v0, solver=solver, on_failure="ignore")
             x, w = (part.numpy() for part in splitting.point(point.z))
         steps = steps + point.steps.numpy()
         open_ = ~point.converged.numpy()
@@ -83,9 +86,9 @@ def rough_points(
             break
         growth = balance(programs, x, w, open_)
         if not 1 / _UNBALANCED < growth < _UNBALANCED:
-            # Not by `splitting_of`: a weight that follows from the data does not come back, and its factors take room.
+            # Not kept: a weight that follows from the data does not come back, and its factors take room.
             weight *= growth
-            splitting = ConicSplitting.of(programs, step=weight)
+            splitting = CompactSplitting.of(programs, step=weight)
     status = np.where(open_, int(il2o.Status.MAX_STEPS), int(il2o.Status.CONVERGED))
     return Points(x, w, status, steps), splitting
 

@@ -23,6 +23,7 @@ from implicit_l2o.interop.cvxpy.splitting import ConicSplitting
 
 if TYPE_CHECKING:  # it compiles, and needs numba
     from implicit_l2o.interop.cvxpy.chunked import Chunked
+    from implicit_l2o.interop.cvxpy.compact import CompactSplitting
 
 _ENOUGH = 1e-9  # residual of the batched factors relative to the cotangent, below which they stand
 
@@ -112,6 +113,21 @@ class ExactRule(AbstractRule):
             one_by_one = KKT.at(self.programs.take(open_), self.w[open_])
             a[open_], c[open_], residual[open_] = one_by_one.solve(top[open_], bottom[open_], transposed=transposed)
         return a, c, residual
+
+
+def exact_rule(
+    programs: ConePrograms, w: Float[np.ndarray, "B m"], kkt: "KKT | Chunked | CompactSplitting | None", *, whole: bool
+) -> AbstractRule:
+    """By the factors or the splitting that the solver ended with; `whole` says whether they are those of these samples."""
+    if kkt is None or isinstance(kkt, KKT):
+        return ExactRule(programs, w, kkt)
+    # These compile.
+    from implicit_l2o.interop.cvxpy.compact import CompactSplitting
+    from implicit_l2o.interop.cvxpy.krylov import KrylovRule
+
+    if isinstance(kkt, CompactSplitting):
+        return KrylovRule(programs, kkt.with_data(programs), w)
+    return ExactRule(programs, w, kkt if whole else None)
 
 
 @dataclass(frozen=True, eq=False)

@@ -64,16 +64,20 @@ class SharedFactor(AbstractFactor):
 
     def solve(self, right: Float[Tensor, "B n"]) -> Float[Tensor, "B n"]:
         """`H^-1 right`."""
+        return self.solve_rows(right, 0)
+
+    def solve_rows(self, right: Float[Tensor, "B k"], first: int) -> Float[Tensor, "B k"]:
+        """The unknowns from `first` on of the solution for a right-hand side with `right` there and zeros elsewhere."""
         shape, order = self.elimination.shape, self.elimination.order
         rows = to_chunks(right.detach().numpy())
         v, out = aligned(len(rows), len(order), WIDTH), aligned(*rows.shape)
-        ldl.forward_all(shape, self.low, order, rows, v)
+        ldl.forward_all(shape, self.low, order, rows, first, v)
         if len(self.inverse):
             # One product for all chunks.
             tail = v[:, shape.tail :].transpose(1, 0, 2)
             solved = self.inverse @ tail.reshape(len(tail), -1)
             v[:, shape.tail :] = solved.reshape(tail.shape).transpose(1, 0, 2)
-        ldl.backward_all(shape, self.low, self.diagonal, order, v, out)
+        ldl.backward_all(shape, self.low, self.diagonal, order, v, first, out)
         return torch.as_tensor(from_chunks(out, len(right)))
 
     def multiply(self, x: Float[Tensor, "B n"]) -> Float[Tensor, "B m"]:

@@ -11,16 +11,17 @@ import implicit_l2o as il2o
 from implicit_l2o._numba import has_numba
 from implicit_l2o.interop.cvxpy.chunks import Chunks
 from implicit_l2o.interop.cvxpy.interior_point import Points, check_options, solve_by_clarabel
+from implicit_l2o.interop.cvxpy.kept import KeptSplittings
 from implicit_l2o.interop.cvxpy.kkt import KKT
-from implicit_l2o.interop.cvxpy.krylov import newton
 from implicit_l2o.interop.cvxpy.pattern import Pattern, pattern_of
 from implicit_l2o.interop.cvxpy.polish import polish, project
 from implicit_l2o.interop.cvxpy.program import ConePrograms
-from implicit_l2o.interop.cvxpy.rounds import SplittingOf, avoids_factors, balance, certificates, pays, rough_points
+from implicit_l2o.interop.cvxpy.rounds import avoids_factors, balance, certificates, pays, rough_points
 from implicit_l2o.interop.cvxpy.splitting import ConicSplitting
 
 if TYPE_CHECKING:  # it compiles, and needs numba
     from implicit_l2o.interop.cvxpy.chunked import Chunked
+    from implicit_l2o.interop.cvxpy.compact import CompactSplitting
 
 ForwardSolver: TypeAlias = Literal["auto", "batched", "splitting", "clarabel"]
 
@@ -43,7 +44,7 @@ class Solved:
 
     points: Points
     residual: Float[np.ndarray, " B"]
-    kkt: "KKT | Chunked | ConicSplitting | None"
+    kkt: "KKT | Chunked | CompactSplitting | None"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -70,8 +71,8 @@ class Forward:
     max_steps: int = 500
     accelerated: bool = True
 
-    def __call__(self, programs: ConePrograms, start: Points | None, splitting_of: SplittingOf) -> Solved:
-        """Solve, all numbers being finite; `splitting_of` gives one with a weight, maybe with factors it has kept."""
+    def __call__(self, programs: ConePrograms, start: Points | None, kept: KeptSplittings) -> Solved:
+        """Solve, all numbers being finite; `kept` are splittings whose factors may serve again."""
         if self.solver != "splitting":
             check_options(self.options)
         if not len(programs):  # every sample had a NaN
@@ -80,25 +81,25 @@ class Forward:
         if self.solver == "splitting":
             return self._by_splitting(programs, start)
         if self.solver == "auto" and has_numba() and avoids_factors(programs):
-            return self._by_krylov(programs, start, splitting_of)
+            return self._by_krylov(programs, start, kept)
         pattern = pattern_of(programs.canonical) if self.solver in ("auto", "batched") else None
         # Without a constraint there is one linear equation, and chunks of no rows.
         parts = pattern.parts(len(programs)) if pattern is not None and programs.canonical.m else []
         if pattern is None or not parts:
             return self._by_clarabel(programs, and_splitting=self.solver != "clarabel")
         if len(parts) == 1:
-            return self._by_factors(pattern, programs, start, splitting_of)
+            return self._by_factors(pattern, programs, start, kept)
         index = [np.arange(part.start, part.stop) for part in parts]
         starts = [None if start is None else start.take(part) for part in index]
         own = (programs.take(part) for part in index)
-        return _joined([self._by_factors(pattern, *each, splitting_of) for each in zip(own, starts, strict=True)])
+        return _joined([self._by_factors(pattern, *each, kept) for each in zip(own, starts, strict=True)])
 
     def _by_factors(
-        self, pattern: Pattern, programs: ConePrograms, start: Points | None, splitting_of: SplittingOf
+        self, pattern: Pattern, programs: ConePrograms, start: Points | None, kept: KeptSplittings
     ) -> Solved:
         """Factors of every sample, or of all samples at first."""
         if self.solver == "auto" and pays(pattern, programs):
-            return self._by_shared_splitting(pattern, programs, rough_points(programs, start, splitting_of)[0])
+            return self._by_shared_splitting(pattern, programs, rough_points(programs, start, kept)[0])
         return self._by_chunks(pattern, programs)
 
     def _by_shared_splitting(self, pattern: Pattern, programs: ConePrograms, rough: Points) -> Solved:
@@ -110,9 +111,11 @@ class Forward:
             return solved
         return _put(solved, missed, self._by_chunks(pattern, programs.take(missed)))
 
-    def _by_krylov(self, programs: ConePrograms, start: Points | None, splitting_of: SplittingOf) -> Solved:
+    def _by_krylov(self, programs: ConePrograms, start: Points | None, kept: KeptSplittings) -> Solved:
         """The splitting, and Newton steps by GMRES; Clarabel for those that were not solved."""
-        points, splitting = rough_points(programs, start, splitting_of)
+        from implicit_l2o.interop.cvxpy.krylov import newton  # which compiles
+
+        points, splitting = rough_points(programs, start, kept)
         x, w = (np.where(np.isfinite(part), part, 0.0) for part in (points.x, points.w))
         scale = sizes(programs, replace(points, x=x, w=w))
         x, w, found = newton(programs, splitting, x, w, steps=min(self.steps, _FEW), goal=_GOAL * scale)

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 import implicit_l2o as il2o
+from implicit_l2o.interop.cvxpy.kept import AbstractSplitting
 from implicit_l2o.interop.cvxpy.program import ConePrograms
 from implicit_l2o.interop.cvxpy.splitting_factors import AbstractFactor, factor_of
 
@@ -21,7 +22,7 @@ _RUIZ = 10
 
 
 @dataclass(frozen=True, eq=False)
-class ConicSplitting:
+class ConicSplitting(AbstractSplitting):
     """`T(x, v) = (x', v + b - A x' - Pi(v))`, `x' = H^-1 (S x - q + A^T R (b - 2 Pi(v) + v))`.
 
     `Pi` is the projection onto the cones, `H = P + S + A^T R A`. At a fixed point `x` is a solution, `s = Pi(v)` its slacks
