@@ -19,6 +19,7 @@ pytest.importorskip("numba", reason="numba is in the extra 'cvxpy'")
 from implicit_l2o.interop.cvxpy import CvxpyLayer, compact, krylov, rounds  # noqa: E402
 from implicit_l2o.interop.cvxpy import ldl_kernels as ldl  # noqa: E402
 from implicit_l2o.interop.cvxpy import solve as solve_module  # noqa: E402
+from implicit_l2o.interop.cvxpy.chunked import Chunked  # noqa: E402
 from implicit_l2o.interop.cvxpy.compact import CompactSplitting  # noqa: E402
 from implicit_l2o.interop.cvxpy.kkt import KKT  # noqa: E402
 from implicit_l2o.interop.cvxpy.pattern import pattern_of  # noqa: E402
@@ -122,7 +123,7 @@ def test_the_shared_factor_solves(make: Callable[[], Made], tail: bool, monkeypa
 
 
 @CASES
-@pytest.mark.parametrize("way", ["factors", "krylov"])
+@pytest.mark.parametrize("way", ["factors", "krylov", "krylov, having a pattern"])
 def test_answers_and_gradients_are_those_of_the_batched_method(
     make: Callable[[], Made], way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,11 +133,14 @@ def test_answers_and_gradients_are_those_of_the_batched_method(
         if solver == "auto":
             monkeypatch.setattr(solve_module, "pays", lambda pattern, programs: True)
             monkeypatch.setattr(solve_module, "avoids_factors", lambda programs: way == "krylov")
+            monkeypatch.setattr(solve_module, "saves_factors", lambda *args: way == "krylov, having a pattern")
             for other in ("_by_chunks", "_by_clarabel"):
                 monkeypatch.setattr(Forward, other, lambda *args, **options: pytest.fail("another way was taken"))
             if way == "krylov":
                 monkeypatch.setattr(solve_module, "pattern_of", lambda canonical: pytest.fail("factors were asked for"))
-                monkeypatch.setattr(KKT, "at", lambda *args: pytest.fail("factors were asked for"))
+            if way != "factors":
+                for factors in (KKT, Chunked):
+                    monkeypatch.setattr(factors, "at", lambda *args: pytest.fail("factors were asked for"))
         layer = CvxpyLayer(problem, parameters, variables, solver=solver)
         own = [value.requires_grad_() for value in values(11)]
         solution = layer.solve(*own)
@@ -243,6 +247,64 @@ def test_what_newton_by_gmres_does_not_solve_goes_to_clarabel(monkeypatch: pytes
     assert asked == [1]
     assert solution.converged.all()
     assert torch.allclose(solution.variables[0], expected, atol=1e-9)
+
+
+def test_what_newton_by_gmres_does_not_solve_is_factored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the point of the splitting, and only then solved anew."""
+    problem, parameters, variables, values = bounded()
+    expected = CvxpyLayer(problem, parameters, variables)(*values(4))[0]
+    newton, polished, chunks = krylov.newton, Forward._polished, Forward._by_chunks
+    asked: list[tuple[str, int]] = []
+
+    def partly(*args: Any, **options: Any) -> Any:
+        x, w, found = newton(*args, **options)
+        found[[1, 3]] = 1.0
+        return x, w, found
+
+    def by_factors(self: Forward, pattern: Any, programs: ConePrograms, *args: Any, **options: Any) -> Any:
+        asked.append(("factors", len(programs)))
+        solved = polished(self, pattern, programs, *args, **options)
+        if len(programs) == 2:
+            solved.points.status[1] = int(il2o.Status.MAX_STEPS)
+        return solved
+
+    def by_chunks(self: Forward, pattern: Any, programs: ConePrograms) -> Any:
+        asked.append(("anew", len(programs)))
+        return chunks(self, pattern, programs)
+
+    monkeypatch.setattr(solve_module, "pays", lambda pattern, programs: True)
+    monkeypatch.setattr(solve_module, "saves_factors", lambda *args: True)
+    monkeypatch.setattr(krylov, "newton", partly)
+    monkeypatch.setattr(Forward, "_polished", by_factors)
+    monkeypatch.setattr(Forward, "_by_chunks", by_chunks)
+    solution = CvxpyLayer(problem, parameters, variables).solve(*values(4))
+    assert asked == [("factors", 2), ("anew", 1), ("factors", 1)]
+    assert solution.converged.all()
+    assert torch.allclose(solution.variables[0], expected, atol=1e-10)
+
+
+def test_second_derivatives_after_newton_by_gmres(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem, parameters, variables, values = bounded()
+    found = []
+    for way in (False, True):
+        monkeypatch.setattr(solve_module, "pays", lambda pattern, programs: True)
+        monkeypatch.setattr(solve_module, "saves_factors", lambda *args, way=way: way)
+        own = values(2)[0].requires_grad_()
+        (x,) = CvxpyLayer(problem, parameters, variables)(own)
+        (gradient,) = torch.autograd.grad((10 * x).pow(3).sum(), own, create_graph=True)
+        found.append(torch.autograd.grad(gradient.square().sum(), own)[0])
+    assert found[0].abs().max() > 1e-3
+    assert torch.allclose(*found, rtol=1e-6, atol=1e-8)
+
+
+def test_newton_by_gmres_pays_where_the_splitting_took_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    programs = programs_of(bounded, 8)
+    pattern = pattern_of(programs.canonical)
+    assert pattern is not None
+    assert not rounds.saves_factors(pattern, programs, 10)
+    monkeypatch.setattr(type(pattern), "multiplications", 1e8)
+    assert rounds.saves_factors(pattern, programs, 10)
+    assert not rounds.saves_factors(pattern, programs, 10_000)
 
 
 def test_an_adjoint_that_gmres_does_not_solve_is_factored(monkeypatch: pytest.MonkeyPatch) -> None:

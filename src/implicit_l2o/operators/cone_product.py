@@ -1,10 +1,12 @@
 """Products of the standard cones, many of one kind at once: the feasible sets of cone programs."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import final
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -86,7 +88,31 @@ class ConeProduct(AbstractSet):
 
     def groups(self, kind: str) -> list[tuple[int, Tensor]]:
         """Second-order or semidefinite cones by their size: that size, and the places `(cones, entries)` of theirs."""
-        return _grouped(getattr(self, kind), self.starts[kind], kind == "semidefinite")
+        return [(size, torch.as_tensor(places)) for size, places in self._groups[kind]]
+
+    @cached_property
+    def _groups(self) -> dict[str, list[tuple[int, np.ndarray]]]:
+        """Arrays: tensors made in inference mode or by an export could not be used again elsewhere."""
+        return {
+            kind: _grouped(getattr(self, kind), self.starts[kind], kind == "semidefinite")
+            for kind in ("second_order", "semidefinite")
+        }
+
+    @staticmethod
+    @functools.lru_cache(maxsize=64)
+    def triangle(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """The entries of a semidefinite cone: their rows, columns and scales, and the entry at each place of the matrix.
+
+        Example:
+            >>> import implicit_l2o as il2o
+            >>> rows, columns, scales, entry = il2o.ConeProduct.triangle(2)
+            >>> rows.tolist(), columns.tolist(), scales.round(2).tolist(), entry.tolist()
+            ([0, 0, 1], [0, 1, 1], [1.0, 1.41, 1.0], [0, 1, 1, 2])
+        """
+        columns, rows = np.tril_indices(n)
+        entry = np.empty((n, n), int)
+        entry[rows, columns] = entry[columns, rows] = np.arange(len(rows))
+        return rows, columns, np.where(rows == columns, 1.0, np.sqrt(2.0)), entry.reshape(-1)
 
     def project(self, x: Float[Tensor, "B *shape"]) -> Float[Tensor, "B *shape"]:
         """Each block onto its cone."""
@@ -103,11 +129,9 @@ class ConeProduct(AbstractSet):
         for n, places in self.groups("semidefinite"):
             matrices = to_matrices(_take(flat, places), n)
             out = _put(out, places, from_matrices(SemidefiniteCone().project(matrices)))
-        for kind, cone, count in (
-            ("exponential", ExponentialCone(), self.exponential),
-            ("power", PowerCone(self.alphas(flat)), len(self.power)),
-        ):
+        for kind, count in (("exponential", self.exponential), ("power", len(self.power))):
             if count:
+                cone = ExponentialCone() if kind == "exponential" else PowerCone(self.alphas(flat))
                 places = self.triples(kind)
                 out = _put(out, places, cone.project(_take(flat, places)))
         return out.reshape(x.shape)
@@ -160,18 +184,18 @@ class ConeProduct(AbstractSet):
         )
 
 
-def _grouped(sizes: tuple[int, ...], start: int, triangles: bool) -> list[tuple[int, Tensor]]:
-    places: dict[int, list[Tensor]] = {}
+def _grouped(sizes: tuple[int, ...], start: int, triangles: bool) -> list[tuple[int, np.ndarray]]:
+    places: dict[int, list[np.ndarray]] = {}
     for size in sizes:
         entries = size * (size + 1) // 2 if triangles else size
-        places.setdefault(size, []).append(start + torch.arange(entries))
+        places.setdefault(size, []).append(start + np.arange(entries))
         start += entries
-    return [(size, torch.stack(rows)) for size, rows in places.items()]
+    return [(size, np.stack(rows)) for size, rows in places.items()]
 
 
 def _take(flat: Tensor, places: Tensor) -> Tensor:
     """The entries of some cones, all of one size: one row for every sample and cone."""
-    return flat[:, places.reshape(-1).to(flat.device)].reshape(-1, places.shape[1])
+    return flat[:, _span(places, flat.device)].reshape(-1, places.shape[1])
 
 
 def _put(flat: Tensor, places: Tensor, rows: Tensor) -> Tensor:
@@ -179,22 +203,21 @@ def _put(flat: Tensor, places: Tensor, rows: Tensor) -> Tensor:
     return flat.index_copy(1, places.reshape(-1).to(flat.device), rows.reshape(len(flat), places.numel()))
 
 
-def _triangle(n: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Rows and columns of the upper triangle, column by column."""
-    columns, rows = torch.tril_indices(n, n, device=device)
-    return rows, columns
+def _span(places: Tensor, device: torch.device) -> slice | Tensor:
+    """Those of neighbours as a slice, which is a view."""
+    first, last = int(places[0, 0]), int(places[-1, -1])
+    return slice(first, last + 1) if last + 1 - first == places.numel() else places.reshape(-1).to(device)
 
 
 def to_matrices(entries: Float[Tensor, "B k"], n: int) -> Float[Tensor, "B n n"]:
     """Symmetric matrices from their scaled upper triangles."""
-    rows, columns = _triangle(n, entries.device)
-    scale = torch.where(rows == columns, 1.0, entries.new_tensor(0.5).sqrt())
-    place = torch.empty(n, n, dtype=torch.int64, device=entries.device)
-    place[rows, columns] = place[columns, rows] = torch.arange(len(rows), device=entries.device)
-    return (entries * scale)[:, place.reshape(-1)].reshape(-1, n, n)
+    _, _, scale, place = ConeProduct.triangle(n)
+    scaled = entries / torch.as_tensor(scale, dtype=entries.dtype, device=entries.device)
+    return scaled[:, torch.as_tensor(place, device=entries.device)].reshape(-1, n, n)
 
 
 def from_matrices(x: Float[Tensor, "B n n"]) -> Float[Tensor, "B k"]:
     """The scaled upper triangles of symmetric matrices."""
-    rows, columns = _triangle(x.shape[-1], x.device)
-    return x[:, rows, columns] * torch.where(rows == columns, 1.0, x.new_tensor(2.0).sqrt())
+    rows, columns, scale, _ = ConeProduct.triangle(x.shape[-1])
+    entries = x[:, torch.as_tensor(rows, device=x.device), torch.as_tensor(columns, device=x.device)]
+    return entries * torch.as_tensor(scale, dtype=x.dtype, device=x.device)

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 
 import implicit_l2o as il2o
 from implicit_l2o.interop.cvxpy.chunks import WIDTH, aligned, from_chunks, to_chunks
-from implicit_l2o.interop.cvxpy.projections import from_matrices, groups, put, take, to_matrices
+from implicit_l2o.interop.cvxpy.projections import eigh, from_matrices, groups, put, take, to_matrices
 
 DELTA = 1e-7  # what D and I - D are enlarged by: eigenvalues of E between this and its inverse leave room for rounding
 SLIM = 6  # entries of a second-order cone up to which its block of the equations is dense
@@ -144,7 +144,7 @@ class Semidefinite(AbstractBend):
     @classmethod
     def at(cls, places: Int[np.ndarray, "cones d"], matrices: Float[np.ndarray, "B cones n n"]) -> "Semidefinite":
         """At a point."""
-        values, vectors = np.linalg.eigh(matrices)
+        values, vectors = eigh(matrices)
         positive = np.maximum(values, 0.0)
         size = np.abs(values)[..., :, None] + np.abs(values)[..., None, :]
         mixed = (positive[..., :, None] + positive[..., None, :]) / np.where(size > 0, size, 1.0)

@@ -20,10 +20,11 @@ from implicit_l2o.interop.cvxpy.pattern import Pattern
 from implicit_l2o.interop.cvxpy.program import ConePrograms
 from implicit_l2o.interop.cvxpy.projections import project, put, take
 
-_NEAR = 1e-7  # relative to w, up to where factors are kept
+_NEAR = 1e-6  # relative to w, up to where factors are kept
 _LARGE = 1e20  # in E, for an idle inequality
-_ROUGH = 1e-8  # tolerance of the interior-point method where its steps cost as much as those of the polish ...
-_CLOSE = 1e-10  # ... where they cost less ...
+_COARSE = 1e-6  # tolerance of the interior-point method where its steps cost as much as those of the polish ...
+_ROUGH = 1e-8  # ... where these converge later ...
+_CLOSE = 1e-10  # ... where its steps cost less ...
 _SHARP = 1e-14  # ... and of the gap alone of linear programs, whose active sets show last
 _STEPS = 60
 _REFINEMENTS = 5
@@ -52,7 +53,9 @@ def _tolerances(programs: ConePrograms) -> tuple[float, float]:
     """That of the gap and of the equations' residuals, and the share by which these count."""
     cones, quadratic = programs.cones, programs.P is not None
     triples = cones.exponential + len(cones.power)
-    if cones.semidefinite or (triples and quadratic):
+    if cones.semidefinite:
+        return _COARSE, 1.0
+    if triples and quadratic:
         return _ROUGH, 1.0
     if quadratic or cones.second_order or triples:
         return _CLOSE, 1.0

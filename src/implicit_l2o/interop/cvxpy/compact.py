@@ -20,6 +20,7 @@ from implicit_l2o.interop.cvxpy.splitting import weights
 
 # What is left of the weights of x, and of the inverse ones of the equations, which both would be none.
 _FREE, _FIRM = 1e-3, 1e-6
+_SMALL = 512  # rows up to which a dense matrix of their size is the faster way
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,12 +35,14 @@ class CompactSplitting(AbstractSplitting):
         factor: of that matrix, a little regularised.
         right: `(B, n + m)`, `(-q, f, g)`.
         rho: `(1, k)`, the diagonal of R.
+        response: how `u` answers to `g`, where a product with it takes less than a solve.
     """
 
     cones: il2o.ConeProduct
     factor: SharedFactor
     right: Float[Tensor, "B size"]
     rho: Float[Tensor, "1 k"]
+    response: Float[Tensor, "k k"] | None
 
     @classmethod
     def of(cls, programs: ConePrograms, *, step: float) -> "CompactSplitting":
@@ -48,7 +51,10 @@ class CompactSplitting(AbstractSplitting):
         zero = programs.cones.zero
         rho[:, :zero] /= _FIRM
         factor = SharedFactor.of(programs, _FREE * sigma, rho)
-        return cls(replace(programs.cones, zero=0), factor, _right(programs), rho[:, zero:])
+        cones, right = replace(programs.cones, zero=0), _right(programs)
+        whole = torch.eye(cones.size, dtype=rho.dtype) if cones.size <= _SMALL else None
+        response = None if whole is None else factor.solve_rows(whole, right.shape[1] - cones.size)
+        return cls(cones, factor, right, rho[:, zero:], response)
 
     def with_data(self, programs: ConePrograms) -> "CompactSplitting":
         """The same matrices with other costs and right-hand sides."""
@@ -69,8 +75,8 @@ class CompactSplitting(AbstractSplitting):
         return s - (self._base + self.respond(v - 2 * s)) / self.rho
 
     def respond(self, g: Float[Tensor, "B k"]) -> Float[Tensor, "B k"]:
-        """How `u` answers to `g`, a symmetric matrix."""
-        return self.factor.solve_rows(g, self.first)
+        """How `u` answers to `g`, a product with a symmetric matrix."""
+        return g @ self.response if self.response is not None else self.factor.solve_rows(g, self.first)
 
     def lift(self, w: Float[Tensor, "B m"]) -> Float[Tensor, "B k"]:
         """The fixed point of a solution with `w = s - y`."""

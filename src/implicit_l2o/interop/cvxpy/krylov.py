@@ -5,7 +5,7 @@ vector is four products of matrices of order k.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,12 +14,12 @@ from torch import Tensor
 
 import implicit_l2o as il2o
 from implicit_l2o.interop.cvxpy.compact import CompactSplitting
-from implicit_l2o.interop.cvxpy.kkt import KKT
 from implicit_l2o.interop.cvxpy.polish import project
 from implicit_l2o.interop.cvxpy.program import ConePrograms
-from implicit_l2o.interop.cvxpy.rules import AbstractRule, Product, Term, derivative
+from implicit_l2o.interop.cvxpy.rules import AbstractRule, ExactRule, Product, Term, derivative
 
-_FORWARD = il2o.GMRES(rtol=1e-6, max_steps=60)  # of a Newton step, after which comes another one
+_FORWARD = il2o.GMRES(restart=60, max_steps=60)  # of a Newton step, after which may come another one ...
+_NEWTON = 1e-8, 1e-4  # ... with a tolerance that goes straight to the goal, where that is between these
 _ADJOINT = il2o.GMRES(rtol=1e-9, restart=60, max_steps=300)
 _ENOUGH = 1e-7  # residual of the adjoint relative to the cotangent, above which it is factored after all
 
@@ -52,7 +52,9 @@ def newton(
         v = splitting.lift(torch.as_tensor(w))
         D = derivative_at(splitting, v)
         right = -splitting.answer(rest, torch.zeros_like(v))[1][:, zero:] / splitting.rho
-        dv = _FORWARD.solve(lambda u, D=D: u - push_forward(splitting, D, u), right).u
+        missing = np.max(np.where(best > goal, size / goal, 1.0))
+        solver = replace(_FORWARD, rtol=float(np.clip(0.3 / missing, *_NEWTON)))
+        dv = solver.solve(lambda u, D=D: u - push_forward(splitting, D, u), right).u
         dx, dy = splitting.answer(rest, dv - 2 * D(dv))
         v = v + dv
         x = x + dx.numpy()
@@ -110,9 +112,14 @@ class KrylovRule(AbstractRule):
         residual = self._residual(bend, a, c, of_x, bent)
         open_ = np.flatnonzero(~(residual <= _ENOUGH))
         if len(open_):
-            own = KKT.at(self.programs.take(open_), self.w[open_])
+            own = ExactRule(self.programs.take(open_), self.w[open_], None)
             a[open_], c[open_], residual[open_] = own.solve(of_x[open_], bent[open_], transposed=True)
         return [Term(a, c)], residual
+
+    @property
+    def twice(self) -> ExactRule | None:
+        """By factors, where they serve."""
+        return ExactRule(self.programs, self.w, None).twice
 
     def _residual(
         self, bend: Product, a: np.ndarray, c: np.ndarray, top: np.ndarray, bottom: np.ndarray

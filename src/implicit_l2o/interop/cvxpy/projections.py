@@ -41,30 +41,29 @@ def project(cones: il2o.ConeProduct, w: Float[np.ndarray, "B m"]) -> Float[np.nd
     for _, places in groups(cones, "second_order"):
         put(s, places, _second_order(take(w, places)))
     for order, places in groups(cones, "semidefinite"):
-        values, vectors = np.linalg.eigh(to_matrices(take(w, places), order))
+        values, vectors = eigh(to_matrices(take(w, places), order))
         inside = (vectors * np.maximum(values, 0.0)[..., None, :]) @ vectors.swapaxes(-1, -2)
         put(s, places, from_matrices(inside))
     return s
 
 
-@functools.lru_cache(maxsize=64)
-def triangle(order: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Of the entries of the upper triangle by columns: rows, columns, scales, and the place of each entry of the matrix."""
-    columns, rows = np.tril_indices(order)
-    place = np.empty((order, order), int)
-    place[rows, columns] = place[columns, rows] = np.arange(len(rows))
-    return rows, columns, np.where(rows == columns, 1.0, np.sqrt(2.0)), place.reshape(-1)
+def eigh(
+    x: Float[np.ndarray, "B cones n n"],
+) -> tuple[Float[np.ndarray, "B cones n"], Float[np.ndarray, "B cones n n"]]:
+    """Eigenvalues and eigenvectors, by PyTorch, which is the faster one."""
+    values, vectors = torch.linalg.eigh(torch.as_tensor(x))
+    return values.numpy(), vectors.numpy()
 
 
 def to_matrices(x: Float[np.ndarray, "B cones k"], order: int) -> Float[np.ndarray, "B cones n n"]:
     """Symmetric matrices from their scaled triangles."""
-    _, _, scale, place = triangle(order)
+    _, _, scale, place = il2o.ConeProduct.triangle(order)
     return (x / scale)[..., place].reshape(*x.shape[:2], order, order)
 
 
 def from_matrices(x: Float[np.ndarray, "B cones n n"]) -> Float[np.ndarray, "B cones k"]:
     """The scaled triangles of symmetric matrices."""
-    rows, columns, scale, _ = triangle(x.shape[-1])
+    rows, columns, scale, _ = il2o.ConeProduct.triangle(x.shape[-1])
     return x[..., rows, columns] * scale
 
 

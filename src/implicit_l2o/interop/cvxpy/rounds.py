@@ -30,10 +30,11 @@ _UNBALANCED = 3.0  # factor from which on other weights are worth a factorisatio
 
 # Seconds, by hand: of a multiplication in a factorisation, a step of the splitting, one of its unknowns, an
 # eigendecomposition by the cube of its order.
-_MULTIPLICATION, _STEP, _UNKNOWN, _EIGEN = 1 / 15e9, 1.5e-3, 8e-8, 1e-9
+_MULTIPLICATION, _STEP, _UNKNOWN, _EIGEN = 1 / 12e9, 1.5e-3, 4e-8, 1e-9
 _ASSEMBLED = 2.0  # with the making of those blocks
 _FACTORS = 11  # of the interior-point method
-_KRYLOV = 80  # products of Newton steps and an adjoint by GMRES
+_KRYLOV = 80  # products of Newton steps and an adjoint by GMRES ...
+_PRODUCTS = 2  # ... and their number by that of the splitting's steps, seen on lasso, huber and bounded least squares
 
 
 def pays(pattern: Pattern, programs: ConePrograms) -> bool:
@@ -43,6 +44,12 @@ def pays(pattern: Pattern, programs: ConePrograms) -> bool:
     """
     factors = _FACTORS * _padded(programs) * pattern.multiplications * _MULTIPLICATION
     return programs.shared and _ROUNDS * _STEPS * _step_of(programs) < factors
+
+
+def saves_factors(pattern: Pattern, programs: ConePrograms, steps: int) -> bool:
+    """Whether GMRES on the map takes less than one factor of each sample, after `steps` steps of a splitting."""
+    factor = _padded(programs) * pattern.multiplications * _MULTIPLICATION
+    return _PRODUCTS * steps * _step_of(programs) < factor
 
 
 def avoids_factors(programs: ConePrograms) -> bool:

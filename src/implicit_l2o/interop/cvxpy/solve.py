@@ -1,5 +1,6 @@
 """Forward solves of a batch of cone programs to full accuracy: a solver, then Newton steps on the optimality conditions."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -16,7 +17,7 @@ from implicit_l2o.interop.cvxpy.kkt import KKT
 from implicit_l2o.interop.cvxpy.pattern import Pattern, pattern_of
 from implicit_l2o.interop.cvxpy.polish import polish, project
 from implicit_l2o.interop.cvxpy.program import ConePrograms
-from implicit_l2o.interop.cvxpy.rounds import avoids_factors, balance, certificates, pays, rough_points
+from implicit_l2o.interop.cvxpy.rounds import avoids_factors, balance, certificates, pays, rough_points, saves_factors
 from implicit_l2o.interop.cvxpy.splitting import ConicSplitting
 
 if TYPE_CHECKING:  # it compiles, and needs numba
@@ -99,32 +100,37 @@ class Forward:
     ) -> Solved:
         """Factors of every sample, or of all samples at first."""
         if self.solver == "auto" and pays(pattern, programs):
-            return self._by_shared_splitting(pattern, programs, rough_points(programs, start, kept)[0])
+            return self._by_shared_splitting(pattern, programs, *rough_points(programs, start, kept))
         return self._by_chunks(pattern, programs)
 
-    def _by_shared_splitting(self, pattern: Pattern, programs: ConePrograms, rough: Points) -> Solved:
-        """The polish after a splitting with one factor for all samples; what that did not solve goes the other way."""
-        values = pattern.values(programs)
-        solved = self._polished(pattern, programs, values, rough, steps=min(self.steps, _FEW))
-        missed = np.flatnonzero(solved.points.status != int(il2o.Status.CONVERGED))
-        if not len(missed):
-            return solved
-        return _put(solved, missed, self._by_chunks(pattern, programs.take(missed)))
+    def _by_shared_splitting(
+        self, pattern: Pattern, programs: ConePrograms, rough: Points, splitting: "CompactSplitting"
+    ) -> Solved:
+        """Newton steps after a splitting with one factor for all samples; what they do not solve goes the other way."""
+        if not saves_factors(pattern, programs, int(rough.steps.max())):
+            return self._by_polish(pattern, programs, rough)
+        solved = self._by_newton(programs, rough, splitting)
+        return _others(solved, lambda missed: self._by_polish(pattern, programs.take(missed), rough.take(missed)))
+
+    def _by_polish(self, pattern: Pattern, programs: ConePrograms, rough: Points) -> Solved:
+        """A few Newton steps by factors of every sample; the batched method for those that were not solved."""
+        solved = self._polished(pattern, programs, pattern.values(programs), rough, steps=min(self.steps, _FEW))
+        return _others(solved, lambda missed: self._by_chunks(pattern, programs.take(missed)))
 
     def _by_krylov(self, programs: ConePrograms, start: Points | None, kept: KeptSplittings) -> Solved:
         """The splitting, and Newton steps by GMRES; Clarabel for those that were not solved."""
+        solved = self._by_newton(programs, *rough_points(programs, start, kept))
+        return _others(solved, lambda missed: self._by_clarabel(programs.take(missed), and_splitting=True))
+
+    def _by_newton(self, programs: ConePrograms, points: Points, splitting: "CompactSplitting") -> Solved:
+        """Newton steps by GMRES."""
         from implicit_l2o.interop.cvxpy.krylov import newton  # which compiles
 
-        points, splitting = rough_points(programs, start, kept)
         x, w = (np.where(np.isfinite(part), part, 0.0) for part in (points.x, points.w))
         scale = sizes(programs, replace(points, x=x, w=w))
         x, w, found = newton(programs, splitting, x, w, steps=min(self.steps, _FEW), goal=_GOAL * scale)
         status = _judged(programs, points.status, found, scale)
-        solved = Solved(Points(x, w, status, points.steps), found / scale, splitting)
-        missed = np.flatnonzero(status != int(il2o.Status.CONVERGED))
-        if not len(missed):
-            return solved
-        return _put(solved, missed, self._by_clarabel(programs.take(missed), and_splitting=True))
+        return Solved(Points(x, w, status, points.steps), found / scale, splitting)
 
     def _by_chunks(self, pattern: Pattern, programs: ConePrograms) -> Solved:
         """Eight samples at a time; those that are not solved to the goal of the polish go to Clarabel."""
@@ -133,10 +139,7 @@ class Forward:
         values = pattern.values(programs)
         points = chunked.interior_points(pattern, programs, values)
         solved = self._polished(pattern, programs, values, points, steps=self.steps)
-        missed = np.flatnonzero(solved.points.status != int(il2o.Status.CONVERGED))
-        if not len(missed):
-            return solved
-        return _put(solved, missed, self._by_clarabel(programs.take(missed), and_splitting=True))
+        return _others(solved, lambda missed: self._by_clarabel(programs.take(missed), and_splitting=True))
 
     def _polished(
         self, pattern: Pattern, programs: ConePrograms, values: Chunks, points: Points, *, steps: int
@@ -221,6 +224,12 @@ def sizes(programs: ConePrograms, points: Points) -> Float[np.ndarray, " B"]:
     y = s - project(programs, s)
     parts = (programs.q, programs.b, programs.multiply_transposed(y), s)
     return 1.0 + np.max([np.sqrt(np.square(part).sum(1)) for part in parts], 0)
+
+
+def _others(solved: Solved, another: Callable[[Int[np.ndarray, " k"]], Solved]) -> Solved:
+    """Another way for the samples that were not solved, whose places it is told."""
+    missed = np.flatnonzero(solved.points.status != int(il2o.Status.CONVERGED))
+    return _put(solved, missed, another(missed)) if len(missed) else solved
 
 
 def _put(whole: Solved, index: np.ndarray, part: Solved, rows: np.ndarray | slice = slice(None)) -> Solved:
