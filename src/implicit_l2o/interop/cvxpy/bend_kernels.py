@@ -7,45 +7,36 @@ from implicit_l2o.interop.cvxpy.semidefinite_kernels import scale_diagonals
 
 
 @compiled
-def stretched(V, weights, count, order, out):
-    """Add the sum of `-weights[p, q] u u^T`, `u = v_p v_q^T + v_q v_p^T` as a triangle, to the lower triangle `out` by rows.
-
-    Rows of `V` are vectors, of which the first `count` are those `p`.
-    """
-    F, factors = room_for(order * order), room_for(4)
-    for p in range(count):
-        # F = sum_q -weights[p, q] v_q v_q^T.
-        F[:] = 0.0
-        for q in range(order):
-            for j in range(order):
+def add_products(A, B, order, out):
+    """Add `X -> -(A X B + B X A)` to the lower triangle `out` by rows; rows of diagonal entries are still to be scaled."""
+    factors = room_for(4)
+    row = 0
+    for j in range(order):
+        for i in range(j + 1):
+            at = row
+            for k in range(j + 1):
+                length = k + 1 if k < j else i + 1
                 for s in range(8):
-                    factors[0, s] = -weights[p * order + q, s] * V[q * order + j, s]
-                add_scaled(F, j * order, factors, 0, V, q * order, order)
-        row, v = 0, p * order
-        for j in range(order):
-            for i in range(j + 1):
-                at = row
-                for k in range(j + 1):
-                    length = k + 1 if k < j else i + 1
-                    for s in range(8):
-                        a, b, c = V[v + i, s], V[v + j, s], V[v + k, s]
-                        factors[1, s], factors[2, s] = a * c, b * c
-                        factors[3, s] = a * F[j * order + k, s] + b * F[i * order + k, s]
-                    add_scaled(out, at, factors, 1, F, j * order, length)
-                    add_scaled(out, at, factors, 2, F, i * order, length)
-                    add_scaled(out, at, factors, 3, V, v, length)
-                    at += length
-                row = at
-    scale_diagonals(out, 0, order)
+                    factors[0, s], factors[1, s] = -A[i * order + k, s], -A[j * order + k, s]
+                    factors[2, s], factors[3, s] = -B[i * order + k, s], -B[j * order + k, s]
+                add_scaled(out, at, factors, 0, B, j * order, length)
+                add_scaled(out, at, factors, 1, B, i * order, length)
+                add_scaled(out, at, factors, 2, A, j * order, length)
+                add_scaled(out, at, factors, 3, A, i * order, length)
+                at += length
+            row = at
 
 
 @compiled
-def stretched_all(V, weights, count, order, base, out):
-    """The same for every chunk, and `-base` on the diagonal."""
-    size = order * (order + 1) // 2
-    for c in range(len(V)):
+def stretched_all(up, down, inside, within, base, out):
+    """`-E` of every chunk, where `E X = up X down + down X up + within inside X inside + base X`."""
+    half = 0.5 * within
+    for c in range(len(up)):
+        order = int(len(up[c]) ** 0.5 + 0.5)
         out[c] = 0.0
-        stretched(V[c], weights[c], count, order, out[c])
-        for i in range(size):
+        add_products(up[c], down[c], order, out[c])
+        add_products(inside[c], half * inside[c], order, out[c])
+        scale_diagonals(out[c], 0, order)
+        for i in range(order * (order + 1) // 2):
             for s in range(8):
                 out[c, i * (i + 3) // 2, s] -= base

@@ -135,20 +135,41 @@ class SecondOrder(AbstractBend):
 
 @dataclass(frozen=True, eq=False)
 class Semidefinite(AbstractBend):
-    """Of semidefinite cones: `V (D o (V^T X V)) V^T`, with divided differences of `max(., 0)` in the eigenvectors V."""
+    """Of semidefinite cones: `V (D o (V^T X V)) V^T`, with divided differences of `max(., 0)` in the eigenvectors V.
+
+    For a positive eigenvalue `l` and another one `-m` the difference is `l / (l + m)`, and `E` has `l / m` there, a product:
+    so `E` is a sum of few terms `X -> A X B`. Small `l` and `m` are enlarged instead of D and `I - D`.
+
+    Attributes:
+        vectors: V.
+        differences: those of D.
+        rest: those of `I - D`, enlarged.
+        up, down: enlarged `l` and `1 / m`, relative to the largest of them, zero for the others.
+    """
 
     places: Int[np.ndarray, "cones d"]
     vectors: Float[np.ndarray, "B cones n n"]
     differences: Float[np.ndarray, "B cones n n"]
+    rest: Float[np.ndarray, "B cones n n"]
+    up: Float[np.ndarray, "B cones n"]
+    down: Float[np.ndarray, "B cones n"]
 
     @classmethod
     def at(cls, places: Int[np.ndarray, "cones d"], matrices: Float[np.ndarray, "B cones n n"]) -> "Semidefinite":
         """At a point."""
         values, vectors = eigh(matrices)
-        positive = np.maximum(values, 0.0)
-        size = np.abs(values)[..., :, None] + np.abs(values)[..., None, :]
-        mixed = (positive[..., :, None] + positive[..., None, :]) / np.where(size > 0, size, 1.0)
-        return cls(places, vectors, mixed)
+        size, inside = np.abs(values), values > 0
+        both, neither = inside[..., :, None] & inside[..., None, :], ~inside[..., :, None] & ~inside[..., None, :]
+        positive = np.where(inside, values, 0.0)
+        sums = size[..., :, None] + size[..., None, :]
+        mixed = (positive[..., :, None] + positive[..., None, :]) / np.where(sums > 0, sums, 1.0)
+        differences = np.where(both, 1.0, np.where(neither, 0.0, mixed))
+        largest = size.max(-1, keepdims=True, initial=0.0)
+        large = np.maximum(size / np.where(largest > 0, largest, 1.0), DELTA)
+        outer = np.where(inside, 0.0, large)
+        share = (outer[..., :, None] + outer[..., None, :]) / (large[..., :, None] + large[..., None, :])
+        rest = np.where(both, DELTA, np.where(neither, 1.0, share))
+        return cls(places, vectors, differences, rest, np.where(inside, large, 0.0), np.where(inside, 0.0, 1.0 / large))
 
     def apply(self, v: Rows) -> Rows:
         """`D v`."""
@@ -156,7 +177,7 @@ class Semidefinite(AbstractBend):
 
     def inverse(self, v: Rows) -> Rows:
         """By the inverse eigenvalues."""
-        return self._apply(1.0 / (self.differences - 1.0 - DELTA), v)
+        return self._apply(-1.0 / self.rest, v)
 
     def _apply(self, by: np.ndarray, v: Rows) -> Rows:
         V, transposed = self.vectors, self.vectors.swapaxes(-1, -2)
@@ -174,17 +195,12 @@ class Semidefinite(AbstractBend):
 
         order = self.vectors.shape[-1]
         size = order * (order + 1) // 2
-        # Falling eigenvalues: pairs of two that are not positive have the least value, which is left to the diagonal.
-        V, differences = self.vectors[..., ::-1].swapaxes(-1, -2), self.differences[..., ::-1, ::-1]
-        positive = np.diagonal(differences, axis1=-2, axis2=-1) > 0
-        base = DELTA / (1.0 + DELTA)
-        twice = np.where(positive[..., None, :], 0.5, 1.0)  # both (p, q) and (q, p) are added
-        weights = np.where(positive[..., :, None], twice * (_stretched(differences) - base), 0.0)
-        counts = positive.sum(-1).max(0, initial=0)
+        V = self.vectors
+        parts = [(V * by[..., None, :]) @ V.swapaxes(-1, -2) for by in (self.up, self.down, (self.up > 0).astype(float))]
         out = aligned(-(-len(V) // WIDTH), len(self.places), size * (size + 1) // 2, WIDTH)
-        for cone, count in enumerate(counts):
-            parts = (to_chunks(part[:, cone].reshape(-1, order * order)) for part in (V, weights))
-            stretched_all(*parts, int(count), order, base, out[:, cone])
+        for cone in range(len(self.places)):
+            rows = (to_chunks(part[:, cone].reshape(-1, order * order)) for part in parts)
+            stretched_all(*rows, 1.0 / DELTA, DELTA, out[:, cone])
         return out
 
 
