@@ -7,6 +7,7 @@ import numpy as np
 from implicit_l2o._numba import compiled
 from implicit_l2o.interop.cvxpy.ldl_kernels import Shape, factor, multiply, solve
 from implicit_l2o.interop.cvxpy.room_kernels import room_for
+from implicit_l2o.interop.cvxpy.semidefinite_kernels import multiply_blocks
 
 _REFINED = 1e-9  # residual relative to the right-hand side
 _REFINEMENTS = 2
@@ -68,20 +69,26 @@ def multiply_data(t, values, x, out):
 
 
 @compiled
-def multiply_corner(t, values, x, out):
+def multiply_corner(t, values, x, mats, out):
     """Add the product with `-E` to `out`."""
     for i in range(t.first):
         for s in range(8):
             out[t.n + i, s] += values[t.linear + i, s] * x[t.n + i, s]
-    multiply(t.rows, t.columns, t.diagonal, values, x, out, t.curved, len(t.rows))
+    start = t.curved
+    if len(t.matrices):
+        multiply(t.rows, t.columns, t.diagonal, values, x, out, start, t.matrices[0, 2])
+        multiply_blocks(t, mats, x, out)
+        size = t.matrices[-1, 1] * (t.matrices[-1, 1] + 1) // 2
+        start = t.matrices[-1, 2] + size * (size + 1) // 2
+    multiply(t.rows, t.columns, t.diagonal, values, x, out, start, len(t.rows))
 
 
 @compiled
-def multiply_all(t, values, x, work):
+def multiply_all(t, values, x, mats, work):
     """`work.product`: that with the whole matrix."""
     work.product[:] = 0.0
     multiply_data(t, values, x, work.product)
-    multiply_corner(t, values, x, work.product)
+    multiply_corner(t, values, x, mats, work.product)
 
 
 @compiled
@@ -105,11 +112,11 @@ def apply_inverse(t, right, out, work, add):
 
 
 @compiled
-def refined(t, values, right, out, work):
+def refined(t, values, right, mats, out, work):
     """The solution of the equations, of which the factors are those of regularised ones."""
     apply_inverse(t, right, out, work, False)
     for _ in range(_REFINEMENTS):
-        multiply_all(t, values, out, work)
+        multiply_all(t, values, out, mats, work)
         enough = True
         for s in range(8):
             large, rest = 0.0, 0.0

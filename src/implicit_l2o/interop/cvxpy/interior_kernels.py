@@ -81,7 +81,7 @@ def begin(t, values, q, b, x, s_, z, scaling, work, shift):
     right[: t.n] = -q
     right[t.n : t.n + t.m] = b
     factor_one(t, values, shift, work)
-    refined(t, values, right, both, work)
+    refined(t, values, right, scaling.matrices, both, work)
     x[:] = both[: t.n]
     for i in range(t.m):
         for s in range(8):
@@ -199,13 +199,13 @@ def iterate(t, values, q, b, tolerance, share, steps, shift, x, s_, z, taken, wo
                 for s in range(8):
                     right[n + i, s] = fixed[i, s] - (1.0 - sigma[s]) * rest[n + i, s]
             if corrected or size > n + m:
-                refined(t, values, right, d, work)
+                refined(t, values, right, scaling.matrices, d, work)
             else:  # the predictor's last digits do not matter, where no large second-order cone takes away more than these
                 apply_inverse(t, right, d, work, False)
             # ds = -fixed - E dz: the rows of the cones in the product with E alone.
             dz[:] = d[n : n + m]
             corner[:] = 0.0
-            multiply_corner(t, values, d, corner)
+            multiply_corner(t, values, d, scaling.matrices, corner)
             for i in range(m):
                 for s in range(8):
                     ds[i, s] = 0.0 if i < t.zero else corner[n + i, s] - fixed[i, s]
