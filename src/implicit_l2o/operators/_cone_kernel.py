@@ -146,15 +146,17 @@ def _tangent(x, primal, dual, out):
     up, down = math.exp(min(x, 0.0)), math.exp(min(-x, 0.0))
     g_unit, h_unit = math.exp(min(-x, 0.0)), math.exp(min(x, 0.0))
     a, b = primal / g_unit, dual / h_unit
-    g, g_slope = np.array([x * g_unit, g_unit, up]), np.array([g_unit, 0.0, up])
-    h, h_slope = np.array([h_unit, (1 - x) * h_unit, -down]), np.array([0.0, -h_unit, down])
-    # The first and the last row of M^-1 by cross products of its columns.
-    last_column = a * g_slope + b * h_slope
-    first, last = np.cross(h, last_column), np.cross(g, h)
-    determinant = (g * first).sum()
-    for i in range(3):
-        for j in range(3):
-            out[i, j] = (g[i] * first[j] + a * g_slope[i] * last[j]) / determinant
-    for i in range(3):
-        for j in range(i):
-            out[i, j] = out[j, i] = (out[i, j] + out[j, i]) / 2
+    g0, g1, g2 = x * g_unit, g_unit, up
+    h0, h1, h2 = h_unit, (1 - x) * h_unit, -down
+    slope0, slope2 = a * g_unit, a * up  # of the first ray, times its weight; its second entry is zero
+    c0, c1, c2 = slope0, -b * h_unit, slope2 + b * down
+    # The first and the last row of M^-1 by cross products of its columns g, h and c.
+    first0, first1, first2 = h1 * c2 - h2 * c1, h2 * c0 - h0 * c2, h0 * c1 - h1 * c0
+    last0, last1, last2 = g1 * h2 - g2 * h1, g2 * h0 - g0 * h2, g0 * h1 - g1 * h0
+    by = 1.0 / (g0 * first0 + g1 * first1 + g2 * first2)
+    out[0, 0] = by * (g0 * first0 + slope0 * last0)
+    out[1, 1] = by * (g1 * first1)
+    out[2, 2] = by * (g2 * first2 + slope2 * last2)
+    out[0, 1] = out[1, 0] = 0.5 * by * (g0 * first1 + slope0 * last1 + g1 * first0)
+    out[0, 2] = out[2, 0] = 0.5 * by * (g0 * first2 + slope0 * last2 + g2 * first0 + slope2 * last0)
+    out[1, 2] = out[2, 1] = 0.5 * by * (g1 * first2 + g2 * first1 + slope2 * last1)

@@ -196,7 +196,9 @@ class Semidefinite(AbstractBend):
         order = self.vectors.shape[-1]
         size = order * (order + 1) // 2
         V = self.vectors
-        parts = [(V * by[..., None, :]) @ V.swapaxes(-1, -2) for by in (self.up, self.down, (self.up > 0).astype(float))]
+        parts = [
+            (V * by[..., None, :]) @ V.swapaxes(-1, -2) for by in (self.up, self.down, (self.up > 0).astype(float))
+        ]
         out = aligned(-(-len(V) // WIDTH), len(self.places), size * (size + 1) // 2, WIDTH)
         for cone in range(len(self.places)):
             rows = (to_chunks(part[:, cone].reshape(-1, order * order)) for part in parts)

@@ -1,5 +1,6 @@
 """Solutions of cone programs as tensors that know their derivative, by the rule of a backward mode."""
 
+import functools
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -96,7 +97,9 @@ class Differentiated(torch.autograd.Function):
 def _first(attached: Attached, x: np.ndarray, y: np.ndarray, of_x: np.ndarray, of_y: np.ndarray) -> Tensor:
     """The gradient, and what is to be said about it."""
     lost = attached.lost
-    gx, gy = np.where(lost[:, None], 0.0, of_x), np.where(lost[:, None], 0.0, of_y)
+    gx, gy = of_x, of_y
+    if lost.any():
+        gx, gy = np.where(lost[:, None], 0.0, of_x), np.where(lost[:, None], 0.0, of_y)
     gradient, residual = _pull_back(attached, x, y, gx, gy)
     size = np.sqrt(np.square(gx).sum(1) + np.square(gy).sum(1))
     zero = (np.abs(gradient[:, :-1]).max(1, initial=0.0) <= _ZERO * size) & (size > 0)
@@ -114,6 +117,10 @@ def _pull_back(
 ) -> tuple[Float[np.ndarray, "B p"], Float[np.ndarray, " B"]]:
     """The cotangents of the parameter vector, and the residual of the rule; zero where a sample is lost."""
     canonical, good = attached.programs.canonical, np.flatnonzero(~attached.lost)
+    if len(good) == len(x):
+        terms, residual = attached.rule(gx, gy)
+        parts = [_of_data(canonical, t.a, t.c, x if t.x is None else t.x, y if t.y is None else t.y) for t in terms]
+        return functools.reduce(np.add, parts), residual
     gradient, residual = np.zeros((len(x), canonical.q.map.shape[1])), np.zeros(len(x))
     if not len(good):
         return gradient, residual

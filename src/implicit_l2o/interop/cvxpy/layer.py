@@ -261,8 +261,7 @@ class CvxpyLayer(nn.Module):
             own, w, x = programs.take(good), w[good], x[good]
         if self.backward == il2o.Implicit():
             return exact_rule(own, w, kkt, whole=len(own) == len(programs))
-        splitting = self.splitting(own)
-        return SplittingRule(splitting, splitting.lift(torch.as_tensor(x), torch.as_tensor(w)), self.backward)
+        return SplittingRule(self.splitting(own), x, w, self.backward)
 
     def splitting(self, programs: ConePrograms, step: float | None = None) -> ConicSplitting:
         """The map that the solver iterates, or `JFB`, `Neumann` and `Unrolled` differentiate, with weights `step`."""

@@ -135,16 +135,20 @@ class SplittingRule(AbstractRule):
     """The modes that differentiate the splitting map: JFB, a Neumann series, and an iterative solve of the adjoint."""
 
     splitting: ConicSplitting
-    z: Float[Tensor, "B latent"]
+    x: Float[np.ndarray, "B n"]
+    w: Float[np.ndarray, "B m"]
     backward: il2o.AbstractBackward
 
     @torch.no_grad()
     def __call__(self, of_x: np.ndarray, of_y: np.ndarray) -> tuple[list[Term], np.ndarray]:
         """The cotangent of `z = T(z)` under the mode, then one transposed step."""
-        s = self.splitting
-        D = derivative(s.cones, self.z[:, of_x.shape[1] :].numpy())
+        s, residual = self.splitting, np.zeros(len(of_x))
+        if isinstance(self.backward, il2o.JFB) and not of_y.any():  # no derivative of the projection is asked for
+            a = s.factor.solve(torch.as_tensor(of_x))
+            return [Term(a.numpy(), (s.rho * s.factor.multiply(a)).numpy())], residual
+        z = s.lift(torch.as_tensor(self.x), torch.as_tensor(self.w))
+        D = derivative(s.cones, z[:, of_x.shape[1] :].numpy())
         cotangent = of_readout(s, D, of_x, of_y)
-        residual = np.zeros(len(of_x))
         if isinstance(self.backward, il2o.Neumann):
             term = cotangent
             for _ in range(self.backward.k):
