@@ -106,8 +106,12 @@ def _first(attached: Attached, x: np.ndarray, y: np.ndarray, of_x: np.ndarray, o
     report = attached.report
     report.residual, report.zero = torch.as_tensor(residual), torch.as_tensor(zero)
     report.solved = torch.as_tensor((residual <= _SOLVED) & ~lost)
-    other = np.broadcast_to(np.cos(np.arange(x.shape[1]) + 1.0), x.shape)
-    attached.watch(zero[(size > 0) & ~lost], lambda: _pull_back(attached, x, y, other, np.zeros_like(y))[0][:, :-1])
+
+    def of_another() -> np.ndarray:
+        other = np.tile(np.cos(np.arange(x.shape[1]) + 1.0), (len(x), 1))
+        return _pull_back(attached, x, y, other, np.zeros_like(y))[0][:, :-1]
+
+    attached.watch(zero[(size > 0) & ~lost], of_another)
     _warn_of_failures(residual, lost)
     return torch.as_tensor(gradient)
 
