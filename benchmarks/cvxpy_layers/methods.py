@@ -38,13 +38,32 @@ def cvxpylayers(solver: str | None, arguments: dict[str, Any]) -> Callable[[Stan
     return build
 
 
-METHODS: dict[str, Callable[[Standard], Layer]] = {
+METHODS: dict[str, Callable[[Standard], Layer] | None] = {
     "ours": ours("auto", il2o.Implicit()),
     "ours, JFB": ours("auto", il2o.JFB()),
     "cvxpylayers": cvxpylayers(None, {}),
     "cvxpylayers, Clarabel": cvxpylayers(None, {"solve_method": "Clarabel"}),
     "cvxpylayers, Moreau": cvxpylayers("MOREAU", {}),
+    "cvxpylayers, accurate": None,  # its default again, at the first of TOLERANCES that suffices
 }
+ACCURATE = 1e-5  # largest error of a solution
+TOLERANCES = (1e-6, 1e-7, 1e-8, 1e-9, 1e-10)
+
+
+def accurate(standard: Standard, values: list[Tensor], solution: Tensor) -> tuple[Layer, float]:
+    """cvxpylayers' default with a tolerance at which its solutions are accurate, and that tolerance.
+
+    Raises:
+        ValueError: none of them suffices.
+    """
+    error = torch.inf
+    for tolerance in TOLERANCES:
+        layer = cvxpylayers(None, {"eps": tolerance})(standard)
+        with torch.no_grad():
+            error = float((layer(*values)[0] - solution).abs().max())
+        if error <= ACCURATE:
+            return layer, tolerance
+    raise ValueError(f"an error of {error:.0e} at its tolerance of {TOLERANCES[-1]:.0e}")
 
 
 def gradient(x: tuple[Tensor, ...], values: list[Tensor], weights: Tensor) -> Tensor:
