@@ -249,6 +249,27 @@ def test_what_newton_by_gmres_does_not_solve_goes_to_clarabel(monkeypatch: pytes
     assert torch.allclose(solution.variables[0], expected, atol=1e-9)
 
 
+def test_a_step_of_newton_that_is_no_number_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem, parameters, variables, values = correlation()
+    expected = CvxpyLayer(problem, parameters, variables)(*values(4))[0]
+    solve, steps = il2o.GMRES.solve, []
+
+    def breaks(self: il2o.GMRES, apply: Any, b: Tensor) -> Any:
+        found = solve(self, apply, b)
+        if not steps:
+            found.u[1] = torch.nan
+        steps.append(found)
+        return found
+
+    monkeypatch.setattr(solve_module, "avoids_factors", lambda programs: True)
+    monkeypatch.setattr(rounds, "_CURVED", 1e-3)  # so that one step is not enough
+    monkeypatch.setattr(il2o.GMRES, "solve", breaks)
+    solution = CvxpyLayer(problem, parameters, variables).solve(*values(4))
+    assert len(steps) > 1
+    assert solution.converged.all()
+    assert torch.allclose(solution.variables[0], expected, atol=1e-9)
+
+
 def test_what_newton_by_gmres_does_not_solve_is_factored(monkeypatch: pytest.MonkeyPatch) -> None:
     """From the point of the splitting, and only then solved anew."""
     problem, parameters, variables, values = bounded()

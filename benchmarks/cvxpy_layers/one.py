@@ -2,7 +2,7 @@
 
     python -m benchmarks.cvxpy_layers.one "lasso" 20 --batch 32 --repeats 3
 
-Processor time of this process, so that other work on the machine counts less; the repetitions of all methods alternate.
+Processor time of this process, so that other work on the machine counts less; the methods take turns.
 Set-up is the making of a layer and a call of one sample; forward and backward times are those of later calls. The search for
 a tolerance at which cvxpylayers' default is accurate is not timed.
 Accuracy is measured against a solution whose optimality conditions hold to 1e-12, checked on one sample against CVXPY with
@@ -18,11 +18,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.cvxpy_layers.methods import METHODS, accurate, gradient
+from benchmarks.cvxpy_layers.methods import METHODS, Layer, accurate, gradient
 from benchmarks.cvxpy_layers.problems import PROBLEMS, Standard
 from implicit_l2o.interop.cvxpy import CvxpyLayer
 
 STEP = 1e-5  # of the central differences
+MOST_CALLS, TURN = (
+    5,
+    0.3,
+)  # of a method before it is another one's turn: calls, and seconds after which no other one starts
 
 
 def main() -> None:
@@ -63,26 +67,43 @@ def main() -> None:
                         built[name] = build(standard)
                         built[name](*_first_sample(standard, values))  # a first call is analysis as well
                         _say({"method": name, "setup": time.process_time() - start})
-                start = time.process_time()
-                x = built[name](*values)
-                middle = time.process_time()
-                of_first = gradient(x, values, weights)
-                end = time.process_time()
+                of_turn = _turn(built[name], values, weights, direction, slope, reference.variables[0])
             except Exception as error:
                 built.pop(name, None)
                 _say({"method": name, "failure": f"{type(error).__name__}: {error}"[:200]})
                 continue
-            found = (of_first * direction).flatten(1).sum(1).sum()
-            _say(
-                {
-                    "method": name,
-                    "forward": middle - start,
-                    "backward": end - middle,
-                    "x_error": float((x[0].detach() - reference.variables[0]).abs().max()),
-                    "gradient_error": float((found - slope).abs() / slope.abs().clamp_min(1e-12)),
-                }
-            )
+            for record in of_turn:
+                _say({"method": name, **record})
     _say({"facts": {"agreement_with_cvxpy": agreement(standard, values, reference)}})
+
+
+def _turn(
+    layer: Layer,
+    values: list[torch.Tensor],
+    weights: torch.Tensor,
+    direction: torch.Tensor,
+    slope: torch.Tensor,
+    solution: torch.Tensor,
+) -> list[dict[str, float]]:
+    """A few calls of one method: short ones several times, as a training has them, long ones once."""
+    records = []
+    begin = time.process_time()
+    while len(records) < MOST_CALLS and (not records or time.process_time() - begin < TURN):
+        start = time.process_time()
+        x = layer(*values)
+        middle = time.process_time()
+        of_first = gradient(x, values, weights)
+        end = time.process_time()
+        found = (of_first * direction).flatten(1).sum(1).sum()
+        records.append(
+            {
+                "forward": middle - start,
+                "backward": end - middle,
+                "x_error": float((x[0].detach() - solution).abs().max()),
+                "gradient_error": float((found - slope).abs() / slope.abs().clamp_min(1e-12)),
+            }
+        )
+    return records
 
 
 def _first_sample(standard: Standard, values: list[torch.Tensor]) -> list[torch.Tensor]:

@@ -46,13 +46,16 @@ def newton(
         better = size < best
         best_x, best_w = np.where(better[:, None], x, best_x), np.where(better[:, None], w, best_w)
         best = np.where(better, size, best)
-        if step == steps or not (better & (best > goal)).any():
+        open_ = better & (best > goal)
+        if step == steps or not open_.any():
             break
-        rest = torch.where(torch.as_tensor(best > goal)[:, None], -rest, 0.0)
+        # Those that got worse stay where they were best.
+        x, w = best_x, best_w
+        rest = torch.where(torch.as_tensor(open_)[:, None], -rest, 0.0)
         v = splitting.lift(torch.as_tensor(w))
         D = derivative_at(splitting, v)
         right = -splitting.answer(rest, torch.zeros_like(v))[1][:, zero:] / splitting.rho
-        missing = np.max(np.where(best > goal, size / goal, 1.0))
+        missing = np.max(np.where(open_, size / goal, 1.0))
         solver = replace(_FORWARD, rtol=float(np.clip(0.3 / missing, *_NEWTON)))
         dv = solver.solve(lambda u, D=D: u - push_forward(splitting, D, u), right).u
         dx, dy = splitting.answer(rest, dv - 2 * D(dv))

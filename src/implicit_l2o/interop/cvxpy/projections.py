@@ -47,12 +47,12 @@ def project(cones: il2o.ConeProduct, w: Float[np.ndarray, "B m"]) -> Float[np.nd
     return s
 
 
-def eigh(
-    x: Float[np.ndarray, "B cones n n"],
-) -> tuple[Float[np.ndarray, "B cones n"], Float[np.ndarray, "B cones n n"]]:
-    """Eigenvalues and eigenvectors, by PyTorch, which is the faster one."""
-    values, vectors = torch.linalg.eigh(torch.as_tensor(x))
-    return values.numpy(), vectors.numpy()
+def eigh(x: Float[np.ndarray, "B cones n n"]) -> tuple[Float[np.ndarray, "B cones n"], Float[np.ndarray, "B cones n n"]]:
+    """Eigenvalues and eigenvectors, by PyTorch, which is the faster one; NaN and anything for matrices that are not finite."""
+    matrices = torch.as_tensor(x)
+    sound = torch.isfinite(matrices).all(-1).all(-1)[..., None]
+    values, vectors = torch.linalg.eigh(torch.where(sound[..., None], matrices, 0.0))
+    return torch.where(sound, values, torch.nan).numpy(), vectors.numpy()
 
 
 def to_matrices(x: Float[np.ndarray, "B cones k"], order: int) -> Float[np.ndarray, "B cones n n"]:
