@@ -65,7 +65,15 @@ def risk() -> Made:
     return problem, [mean], [x], lambda batch: [draw(batch, 12)]
 
 
-CASES = pytest.mark.parametrize("make", [bounded, logistic, correlation, risk])
+def equations() -> Made:
+    """No inequality and no other cone: nothing is left to iterate."""
+    x, b = cp.Variable(8), cp.Parameter(12)
+    A, C = draw(12, 8, seed=1).numpy(), draw(2, 8, seed=2).numpy()
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(A @ x - b)), [C @ x == 1])
+    return problem, [b], [x], lambda batch: [draw(batch, 12)]
+
+
+CASES = pytest.mark.parametrize("make", [bounded, logistic, correlation, risk, equations])
 
 
 def programs_of(make: Callable[[], Made], batch: int = 3) -> ConePrograms:
@@ -363,6 +371,30 @@ def test_an_infeasible_sample_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -
     assert [il2o.Status(int(status)).name for status in solution.status] == ["CONVERGED", "INFEASIBLE", "CONVERGED"]
     (gradient,) = torch.autograd.grad(solution.variables[0].sum(), own)
     assert torch.allclose(gradient, torch.tensor([[1.0, 1.0], [0.0, 0.0], [1.0, 1.0]], dtype=f64), atol=1e-8)
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize("way", ["factors", "krylov", "krylov, having a pattern"])
+@pytest.mark.parametrize(("seed", "ball"), [(0, False), (4, False), (1, True)])
+def test_points_that_run_away_are_no_solutions(
+    way: str, seed: int, ball: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of infeasible problems the splitting's multipliers grow, until what is violated is small beside them."""
+    monkeypatch.setattr(solve_module, "pays", lambda pattern, programs: True)
+    monkeypatch.setattr(solve_module, "avoids_factors", lambda programs: way == "krylov")
+    monkeypatch.setattr(solve_module, "saves_factors", lambda *args: way == "krylov, having a pattern")
+    x, cost, limit = cp.Variable(3), cp.Parameter(3), cp.Parameter(5)
+    A = draw(5, 3, seed=seed)
+    constraints = [A.numpy() @ x <= limit, cp.sum(x) == limit[0], x >= -2, x <= 2]
+    if ball:
+        constraints.append(cp.norm(x) <= 3)
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(cost @ x), constraints), [cost, limit], [x], on_failure="ignore")
+    limits = draw(8, 5, seed=seed + 200) - 0.7
+    solution = layer.solve(2e3 * draw(8, 3, seed=seed + 100), limits)
+    assert (solution.status == int(il2o.Status.INFEASIBLE)).any()
+    violation = (solution.variables[0] @ A.mT - limits).amax(1)
+    assert (violation[solution.converged] < 1e-7).all()
+    assert (solution.converged | (solution.status == int(il2o.Status.INFEASIBLE))).all()
 
 
 @CASES

@@ -52,8 +52,9 @@ class CompactSplitting(AbstractSplitting):
         rho[:, :zero] /= _FIRM
         factor = SharedFactor.of(programs, _FREE * sigma, rho)
         cones, right = replace(programs.cones, zero=0), _right(programs)
-        whole = torch.eye(cones.size, dtype=rho.dtype) if cones.size <= _SMALL else None
-        response = None if whole is None else factor.solve_rows(whole, right.shape[1] - cones.size)
+        response = torch.eye(cones.size, dtype=rho.dtype) if cones.size <= _SMALL else None
+        if response is not None and cones.size:
+            response = factor.solve_rows(response, right.shape[1] - cones.size)
         return cls(cones, factor, right, rho[:, zero:], response)
 
     def with_data(self, programs: ConePrograms) -> "CompactSplitting":
@@ -80,7 +81,7 @@ class CompactSplitting(AbstractSplitting):
 
     def lift(self, w: Float[Tensor, "B m"]) -> Float[Tensor, "B k"]:
         """The fixed point of a solution with `w = s - y`."""
-        w = w[:, -self.cones.size :]
+        w = w[:, w.shape[1] - self.cones.size :]
         s = self.cones.project(w)
         return s + (w - s) / self.rho
 

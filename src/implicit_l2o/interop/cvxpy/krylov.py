@@ -19,7 +19,8 @@ from implicit_l2o.interop.cvxpy.program import ConePrograms
 from implicit_l2o.interop.cvxpy.rules import AbstractRule, ExactRule, Product, Term, derivative
 
 _FORWARD = il2o.GMRES(restart=60, max_steps=60)  # of a Newton step, after which may come another one ...
-_NEWTON = 1e-8, 1e-4  # ... with a tolerance that goes straight to the goal, where that is between these
+_NEWTON = 1e-8, 1e-4  # ... with a tolerance between these, which goes straight to the goal ...
+_BEYOND = 0.03  # ... and a little further
 _ADJOINT = il2o.GMRES(rtol=1e-9, restart=60, max_steps=300)
 _ENOUGH = 1e-7  # residual of the adjoint relative to the cotangent, above which it is factored after all
 
@@ -56,7 +57,7 @@ def newton(
         D = derivative_at(splitting, v)
         right = -splitting.answer(rest, torch.zeros_like(v))[1][:, zero:] / splitting.rho
         missing = np.max(np.where(open_, size / goal, 1.0))
-        solver = replace(_FORWARD, rtol=float(np.clip(0.3 / missing, *_NEWTON)))
+        solver = replace(_FORWARD, rtol=float(np.clip(_BEYOND / missing, *_NEWTON)))
         dv = solver.solve(lambda u, D=D: u - push_forward(splitting, D, u), right).u
         dx, dy = splitting.answer(rest, dv - 2 * D(dv))
         v = v + dv

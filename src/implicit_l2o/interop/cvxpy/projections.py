@@ -47,8 +47,10 @@ def project(cones: il2o.ConeProduct, w: Float[np.ndarray, "B m"]) -> Float[np.nd
     return s
 
 
-def eigh(x: Float[np.ndarray, "B cones n n"]) -> tuple[Float[np.ndarray, "B cones n"], Float[np.ndarray, "B cones n n"]]:
-    """Eigenvalues and eigenvectors, by PyTorch, which is the faster one; NaN and anything for matrices that are not finite."""
+def eigh(
+    x: Float[np.ndarray, "B cones n n"],
+) -> tuple[Float[np.ndarray, "B cones n"], Float[np.ndarray, "B cones n n"]]:
+    """Eigenvalues and eigenvectors, by PyTorch, the faster one; NaN and anything for matrices that are not finite."""
     matrices = torch.as_tensor(x)
     sound = torch.isfinite(matrices).all(-1).all(-1)[..., None]
     values, vectors = torch.linalg.eigh(torch.where(sound[..., None], matrices, 0.0))

@@ -72,7 +72,10 @@ def _step_of(programs: ConePrograms) -> float:
 def rough_points(
     programs: ConePrograms, start: Points | None, kept: KeptSplittings
 ) -> "tuple[Points, CompactSplitting]":
-    """Points near the solutions, CONVERGED, or MAX_STEPS where it did not get there; and the splitting of the last round."""
+    """Points near the solutions, and the splitting of the last round.
+
+    All have the status MAX_STEPS: where there is no solution the points run away, and move little relative to their size.
+    """
     from implicit_l2o.interop.cvxpy.compact import CompactSplitting  # which compiles
 
     cones, batch = programs.cones, len(programs)
@@ -96,8 +99,7 @@ def rough_points(
             # Not kept: a weight that follows from the data does not come back, and its factors take room.
             weight *= growth
             splitting = CompactSplitting.of(programs, step=weight)
-    status = np.where(open_, int(il2o.Status.MAX_STEPS), int(il2o.Status.CONVERGED))
-    return Points(x, w, status, steps), splitting
+    return Points(x, w, np.full(batch, int(il2o.Status.MAX_STEPS)), steps), splitting
 
 
 def certificates(
