@@ -21,8 +21,10 @@ from implicit_l2o.interop.cvxpy.rules import AbstractRule, ExactRule, Product, T
 _FORWARD = il2o.GMRES(restart=60, max_steps=60)  # of a Newton step, after which may come another one ...
 _NEWTON = 1e-8, 1e-4  # ... with a tolerance between these, which goes straight to the goal ...
 _BEYOND = 0.03  # ... and a little further
-_ADJOINT = il2o.GMRES(rtol=1e-9, restart=60, max_steps=300)
-_ENOUGH = 1e-7  # residual of the adjoint relative to the cotangent, above which it is factored after all
+# Of the adjoint, and again of what that leaves.
+_ADJOINTS = (il2o.GMRES(rtol=1e-9, restart=60, max_steps=300), *2 * (il2o.GMRES(rtol=1e-4, restart=60, max_steps=120),))
+_FINE = 1e-12  # residual of the adjoint relative to the cotangent, at which it is solved ...
+_ENOUGH = 1e-9  # ... and above which it is factored after all
 
 
 @torch.no_grad()
@@ -100,37 +102,44 @@ class KrylovRule(AbstractRule):
     def __call__(
         self, of_x: Float[np.ndarray, "B n"], of_y: Float[np.ndarray, "B m"]
     ) -> tuple[list[Term], Float[np.ndarray, " B"]]:
-        """Solve the adjoint equation."""
-        s, zero = self.splitting, self.programs.cones.zero
-        v = s.lift(torch.as_tensor(self.w))
-        D = derivative_at(s, v)
-        # Of x, of the multipliers of the equations, and of those of the rest, which are R (s - v).
-        direct = torch.as_tensor(np.concatenate([of_x, of_y[:, :zero], np.zeros_like(of_y[:, zero:])], 1))
-        ahead = s.answer(direct, torch.zeros_like(v))[1][:, zero:]
-        of_rest = torch.as_tensor(of_y[:, zero:]) * s.rho
-        cotangent = ahead - of_rest + D(of_rest - 2 * ahead)
-        solve = _ADJOINT.solve(lambda u: u - pull_back(s, D, u), cotangent)
-        a, c = (part.numpy() for part in s.answer(direct, -solve.u / s.rho))
-        bend = derivative(self.programs.cones, self.w)
-        bent = bend(of_y) - of_y
-        residual = self._residual(bend, a, c, of_x, bent)
+        """Solve the adjoint equation, in rounds: the splitting's factor is regularised, and a residual shows by how much."""
+        n, bend = of_x.shape[1], derivative(self.programs.cones, self.w)
+        right = np.concatenate([of_x, bend(of_y) - of_y], 1)
+        size = np.maximum(np.sqrt(np.square(right).sum(1)), np.finfo(float).tiny)
+        v = self.splitting.lift(torch.as_tensor(self.w))
+        D = derivative_at(self.splitting, v)
+        found, rest, residual = np.zeros_like(right), right, np.ones(len(right))
+        for solver in _ADJOINTS:
+            new = found + self._solve(D, rest, solver)
+            rest = right - self._product(bend, new)
+            missing = np.sqrt(np.square(rest).sum(1)) / size
+            better = missing < residual
+            found, residual = np.where(better[:, None], new, found), np.where(better, missing, residual)
+            rest = np.where((better & (residual > _FINE))[:, None], rest, 0.0)
+            if not rest.any():
+                break
+        a, c = found[:, :n], found[:, n:]
         open_ = np.flatnonzero(~(residual <= _ENOUGH))
         if len(open_):
             own = ExactRule(self.programs.take(open_), self.w[open_], None)
-            a[open_], c[open_], residual[open_] = own.solve(of_x[open_], bent[open_], transposed=True)
+            a[open_], c[open_], residual[open_] = own.solve(right[open_, :n], right[open_, n:], transposed=True)
         return [Term(a, c)], residual
 
-    @property
-    def twice(self) -> ExactRule | None:
-        """By factors, where they serve."""
-        return ExactRule(self.programs, self.w, None).twice
+    def _solve(self, D: Linear, right: Float[np.ndarray, "B size"], solver: il2o.GMRES) -> Float[np.ndarray, "B size"]:
+        """About the solution of the transposed equations of `kkt`, with `(D - I) A a + D c = b` in `v` instead of `w`."""
+        s = self.splitting
+        given = torch.as_tensor(right)
+        first, b = s.first, given[:, s.first :]
+        zero = self.programs.cones.zero
+        direct = torch.cat([given[:, : first - zero], -given[:, first - zero : first], torch.zeros_like(b)], 1)
+        ahead = s.answer(direct, torch.zeros_like(b))[1][:, zero:]
+        cotangent = ahead + s.rho * b - D(2 * ahead + s.rho * b - b)
+        found = solver.solve(lambda u: u - pull_back(s, D, u), cotangent).u
+        return torch.cat(s.answer(direct, -found / s.rho), 1).numpy()
 
-    def _residual(
-        self, bend: Product, a: np.ndarray, c: np.ndarray, top: np.ndarray, bottom: np.ndarray
-    ) -> Float[np.ndarray, " B"]:
-        """That of the equations of `kkt`, which know nothing of the regularised factor, relative to the right-hand side."""
+    def _product(self, bend: Product, x: Float[np.ndarray, "B size"]) -> Float[np.ndarray, "B size"]:
+        """Those equations' left-hand sides."""
         p = self.programs
+        a, c = x[:, : p.canonical.n], x[:, p.canonical.n :]
         Aa = p.multiply(a)
-        rest = np.concatenate([p.curvature(a) + p.multiply_transposed(c) - top, bend(Aa + c) - Aa - bottom], 1)
-        size = np.sqrt(np.square(top).sum(1) + np.square(bottom).sum(1))
-        return np.sqrt(np.square(rest).sum(1)) / np.maximum(size, np.finfo(float).tiny)
+        return np.concatenate([p.curvature(a) + p.multiply_transposed(c), bend(Aa + c) - Aa], 1)

@@ -161,7 +161,11 @@ class CvxpyLayer(nn.Module):
         sound = torch.isfinite(vector.detach()).all(1)
         safe = torch.where(sound[:, None], vector, torch.zeros(()).to(vector))
         programs = self._programs(safe.detach().numpy())
-        solved, unrolling = self._solve(programs, sound.numpy(), solver_args, warm_start)
+        exact = torch.is_grad_enabled() and vector.requires_grad and self.backward == il2o.Implicit()
+        forward = replace(self.forward_solver, exact=exact)
+        if solver_args:
+            forward = replace(forward, options={**forward.options, **solver_args})
+        solved, unrolling = self._solve(forward, programs, sound.numpy(), warm_start)
         solution = self._assemble(safe, programs, solved, unrolling, values, batch)
         self._report(solution)
         return solution
@@ -182,11 +186,8 @@ class CvxpyLayer(nn.Module):
         return ConePrograms(c, P, np.ascontiguousarray((c.q.map @ vector.T).T[:, :-1]), (c.Ab.map @ vector.T).T)
 
     def _solve(
-        self, programs: ConePrograms, sound: np.ndarray, solver_args: dict[str, Any] | None, warm_start: bool
+        self, forward: Forward, programs: ConePrograms, sound: np.ndarray, warm_start: bool
     ) -> tuple[Solved, Unrolling | None]:
-        forward = self.forward_solver
-        if solver_args:
-            forward = replace(forward, options={**forward.options, **solver_args})
         start = (
             self._last[1] if warm_start and self._last is not None and len(self._last[1].x) == len(programs) else None
         )

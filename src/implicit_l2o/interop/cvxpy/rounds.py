@@ -34,7 +34,7 @@ _MULTIPLICATION, _STEP, _UNKNOWN, _EIGEN = 1 / 12e9, 1.5e-3, 4e-8, 1e-9
 _ASSEMBLED = 2.0  # with the making of those blocks
 _FACTORS = 11  # of the interior-point method
 _KRYLOV = 80  # products of Newton steps and an adjoint by GMRES ...
-_PRODUCTS = 2  # ... and their number by that of the splitting's steps, seen on lasso, huber and bounded least squares
+_PRODUCTS = 1  # ... and those of one Newton step by the splitting's steps, on lasso, huber and bounded least squares
 
 
 def pays(pattern: Pattern, programs: ConePrograms) -> bool:

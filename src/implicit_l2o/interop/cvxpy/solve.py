@@ -63,6 +63,7 @@ class Forward:
         tolerance: of the relative residual; above it a sample is not called solved.
         max_steps: of a round of splitting.
         accelerated: whether the splitting takes Anderson's acceleration.
+        exact: whether the exact gradient will be asked for, which takes the factors of the polish.
     """
 
     solver: ForwardSolver
@@ -72,6 +73,7 @@ class Forward:
     tolerance: float
     max_steps: int = 500
     accelerated: bool = True
+    exact: bool = True
 
     def __call__(self, programs: ConePrograms, start: Points | None, kept: KeptSplittings) -> Solved:
         """Solve, all numbers being finite; `kept` are splittings whose factors may serve again."""
@@ -108,9 +110,9 @@ class Forward:
         self, pattern: Pattern, programs: ConePrograms, rough: Points, splitting: "CompactSplitting"
     ) -> Solved:
         """Newton steps after a splitting with one factor for all samples; what they do not solve goes the other way."""
-        if not saves_factors(pattern, programs, int(rough.steps.max())):
+        if self.exact or not saves_factors(pattern, programs, int(rough.steps.max())):
             return self._by_polish(pattern, programs, rough)
-        solved = self._by_newton(programs, rough, splitting)
+        solved = replace(self._by_newton(programs, rough, splitting), kkt=None)
         return _others(solved, lambda missed: self._by_polish(pattern, programs.take(missed), rough.take(missed)))
 
     def _by_polish(self, pattern: Pattern, programs: ConePrograms, rough: Points) -> Solved:
