@@ -23,10 +23,8 @@ from benchmarks.cvxpy_layers.problems import PROBLEMS, Standard
 from implicit_l2o.interop.cvxpy import CvxpyLayer
 
 STEP = 1e-5  # of the central differences
-MOST_CALLS, TURN = (
-    5,
-    0.3,
-)  # of a method before it is another one's turn: calls, and seconds after which no other one starts
+# Of a method before it is the turn of another one: calls, and seconds after which no other call begins.
+MOST_CALLS, TURN = 5, 2.0
 
 
 def main() -> None:
