@@ -32,15 +32,15 @@ _UNBALANCED = 3.0  # factor from which on other weights are worth a factorisatio
 # eigendecomposition by the cube of its order.
 _MULTIPLICATION, _STEP, _UNKNOWN, _EIGEN = 1 / 12e9, 1.5e-3, 4e-8, 1e-9
 _ASSEMBLED = 2.0  # with the making of those blocks
-_FACTORS = 11  # of the interior-point method
+_FACTORS = 6  # half of those of the interior-point method
 _KRYLOV = 80  # products of Newton steps and an adjoint by GMRES ...
 _PRODUCTS = 1  # ... and those of one Newton step by the splitting's steps, on lasso, huber and bounded least squares
 
 
 def pays(pattern: Pattern, programs: ConePrograms) -> bool:
-    """Whether all steps of a splitting with one factor for all samples take less than factors of each in every step.
+    """Whether all steps of a splitting with one factor for all samples take less than half of factors of each in every step.
 
-    So a splitting that does not get there costs no more than what is tried next.
+    So a splitting that does not get there costs half as much as what is tried next.
     """
     factors = _FACTORS * _padded(programs) * pattern.multiplications * _MULTIPLICATION
     return programs.shared and _ROUNDS * _STEPS * _step_of(programs) < factors
