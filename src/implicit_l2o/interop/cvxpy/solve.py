@@ -27,7 +27,6 @@ if TYPE_CHECKING:  # it compiles, and needs numba
 ForwardSolver: TypeAlias = Literal["auto", "batched", "splitting", "clarabel"]
 
 _ACCEPTED = 1e-11  # relative residual up to which an answer of the batched method stands
-_NEAR = 1e2  # how many times larger than the data a point may be that nobody has looked at
 _GOAL = 1e-13  # relative residual at which a polish has nothing left to do
 _FEW = 4  # Newton steps, where each takes as long as all of a splitting
 _ROUNDS = 6  # of splitting and polish; the weights are balanced in between
@@ -214,10 +213,10 @@ def _judged(
     programs: ConePrograms, status: np.ndarray, found: Float[np.ndarray, " B"], scale: Float[np.ndarray, " B"]
 ) -> np.ndarray:
     """CONVERGED where the residual `found` says so, else MAX_STEPS."""
-    # Relative to a point that runs away, as those of infeasible problems do, every residual is small: a point is near the
-    # data's size, or the method that it comes from has measured it by that.
+    # Relative to a point that runs away, as those of infeasible problems do, every residual is small.
     data = 1.0 + np.sqrt(np.square(programs.q).sum(1) + np.square(programs.b).sum(1))
-    good = (found <= _ACCEPTED * scale) & ((status == int(il2o.Status.CONVERGED)) | (scale <= _NEAR * data))
+    ended = status == int(il2o.Status.CONVERGED)
+    good = (found <= _ACCEPTED * scale) & (ended | (found <= _ACCEPTED * data))
     return np.where(good, int(il2o.Status.CONVERGED), int(il2o.Status.MAX_STEPS))
 
 
